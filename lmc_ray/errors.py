@@ -1,0 +1,16 @@
+"""Mistakes that a user can mend."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """A mistake of the user's: one clear line that says what to do; commands exit with status 2."""
+
+
+def unknown(kind: str, word: str, choices: Iterable[str]) -> UserError:
+    """The error for a name that does not exist, with the nearest one that does."""
+    known = sorted(choices)
+    near = get_close_matches(word, known, n=1, cutoff=0.5)
+    advice = f"did you mean '{near[0]}'?" if near else f"choose one of: {', '.join(known)}"
+    return UserError(f"unknown {kind} '{word}': {advice}")
