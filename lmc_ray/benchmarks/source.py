@@ -1,0 +1,184 @@
+"""A source of images: decoded once per node, kept in the cache in protocol order."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from lmc_ray.benchmarks import cache, protocol
+from lmc_ray.benchmarks.protocol import Arrays
+from lmc_ray.errors import UserError
+
+_DECODER = 1
+"""Raised when decoding changes, so that indices written by older code are not followed."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """Images that were found but not yet decoded.
+
+    Attributes:
+        where: the file or folder, for messages.
+        identity: changes when the files change; equal identities are not decoded again.
+        decode: returns the training and the test examples; raises UserError on bad files.
+        validation: how many training images are held out; None for one in ten.
+    """
+
+    where: str
+    identity: str
+    decode: Callable[[], tuple[Arrays, Arrays]]
+    validation: int | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """Decoded images in the node's cache, in protocol order.
+
+    Attributes:
+        fingerprint: SHA-256 (hex) of the decoded examples.
+        classes: labels are 0 … classes − 1.
+        image_shape: channels, height, width.
+        train: images for training, without the held-out ones.
+        validation: held-out training images; they lie behind the others.
+        test: test images.
+    """
+
+    fingerprint: str
+    classes: int
+    image_shape: tuple[int, int, int]
+    train: int
+    validation: int
+    test: int
+
+    @property
+    def folder(self) -> Path:
+        """Where the arrays of this source and of its tasks are."""
+        return cache.place() / f"{self.fingerprint}-{self.validation}"
+
+    def images(self, split: str) -> np.ndarray:
+        """uint8 [examples, channels, height, width] of ``train`` (with validation) or ``test``."""
+        return cache.read_array(self.folder / f"images-{split}.npy")
+
+    def labels(self, split: str) -> np.ndarray:
+        """int64 [examples], in the order of `images`."""
+        return cache.read_array(self.folder / f"labels-{split}.npy")
+
+
+def stat_identity(files: Iterable[Path]) -> str:
+    """Name, size and modification time of files: unchanged files need no second decoding."""
+    parts = []
+    for file in files:
+        stat = file.stat()
+        parts.append(f"{file.resolve()}|{stat.st_size}|{stat.st_mtime_ns}")
+    return "\n".join(parts)
+
+
+def opened(found: Found) -> Source:
+    """The source from the cache, decoded first if this node has not seen these files."""
+    key = hashlib.sha256(f"{_DECODER}\n{found.validation}\n{found.identity}".encode()).hexdigest()
+    index = cache.place() / "index" / f"{key}.json"
+    source = _indexed(index)
+    if source is None:
+        cache.discard(index)
+        cache.publish(index, partial(_build, found))
+        source = _indexed(index)
+        assert source is not None
+    return source
+
+
+def _indexed(index: Path) -> Source | None:
+    try:
+        about = json.loads(index.read_text())
+        source = Source(**{**about, "image_shape": tuple(about["image_shape"])})
+    except (OSError, ValueError, TypeError, KeyError):
+        return None  # not built, or damaged
+    return source if _whole(source) else None
+
+
+def _whole(source: Source) -> bool:
+    try:
+        for split in ("train", "test"):
+            if len(source.images(split)) != len(source.labels(split)):
+                return False
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _build(found: Found, index: Path) -> None:
+    try:
+        train, test = found.decode()
+    except OSError as error:
+        raise UserError(
+            f"cannot read {error.filename or found.where}: {error.strerror or error}; "
+            "check the file and its permissions"
+        ) from error
+    check(found.where, train, test)
+    train, test = protocol.canonical(train), protocol.canonical(test)
+    validation = round(len(train.labels) / 10) if found.validation is None else found.validation
+    fingerprint = protocol.fingerprint(train, test)
+    arranged = protocol.arranged(train, test, validation)
+    source = Source(
+        fingerprint=fingerprint,
+        classes=int(arranged.train.labels.max()) + 1,
+        image_shape=arranged.train.images.shape[1:],
+        train=len(arranged.train.labels) - arranged.validation,
+        validation=arranged.validation,
+        test=len(arranged.test.labels),
+    )
+    if not _whole(source):
+        cache.discard(source.folder)
+    cache.publish(source.folder, partial(_write, arranged))
+    cache.write_json(index, asdict(source))
+
+
+def _write(arranged: protocol.Arranged, folder: Path) -> None:
+    folder.mkdir()
+    for split, examples in (("train", arranged.train), ("test", arranged.test)):
+        cache.write_whole(folder / f"images-{split}.npy", examples.images)
+        cache.write_whole(folder / f"labels-{split}.npy", examples.labels)
+
+
+def check(where: str, train: Arrays, test: Arrays) -> None:
+    """Refuses labels and sizes that no benchmark can be made of.
+
+    Raises:
+        UserError: a class is missing, labels are not 0 … C−1, or the splits differ in image size.
+    """
+    for split, examples in (("train", train), ("test", test)):
+        if len(examples.labels) == 0:
+            raise UserError(f"{where}: the {split} split has no images; add some")
+    if train.images.shape[1:] != test.images.shape[1:]:
+        sizes = [_size(examples.images.shape[1:]) for examples in (train, test)]
+        raise UserError(
+            f"{where}: training images are {sizes[0]}, test images {sizes[1]}; "
+            "resize them to one size"
+        )
+    classes, counts = np.unique(train.labels, return_counts=True)
+    if classes[0] != 0 or classes[-1] != len(classes) - 1:
+        raise UserError(
+            f"{where}: the training labels are {len(classes)} numbers from {classes[0]} to "
+            f"{classes[-1]}; number the classes 0 to {len(classes) - 1} without gaps"
+        )
+    if len(classes) < 2:
+        raise UserError(f"{where}: only one class; a benchmark needs at least 2")
+    difference = np.setxor1d(classes, test.labels)
+    if len(difference):
+        raise UserError(
+            f"{where}: class {difference[0]} is in only one of train and test; "
+            "give both splits the same classes"
+        )
+    if counts.min() < 2:
+        raise UserError(
+            f"{where}: class {classes[counts.argmin()]} has one training image; it needs at least "
+            "2, for training and for validation"
+        )
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    channels, height, width = shape
+    return f"{width}×{height} with {channels} channel{'s' if channels > 1 else ''}"
