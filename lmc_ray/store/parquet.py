@@ -1,0 +1,142 @@
+"""One table's rows as the bytes of a Parquet file, and back."""
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from lmc_ray.errors import UserError
+from lmc_ray.store.files import DataFile, one_line
+from lmc_ray.store.schemas import SCHEMA_VERSION, TABLES, VERSION_KEY
+
+MANIFEST_KEY = b"lmc_ray.files"
+_READERS = 16  # threads; they mostly wait for an object store
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a commit mark remembers of another file of its attempt."""
+
+    rows: int
+    bytes: int
+    sha256: str
+
+
+Manifest = Mapping[str, Written]  # by table
+
+
+@dataclass(frozen=True)
+class Content:
+    """A file that was read: its rows in our schema and, for a commit mark, its manifest."""
+
+    file: DataFile
+    rows: pa.Table
+    manifest: Manifest
+
+
+@dataclass(frozen=True)
+class Damaged:
+    """A file that no reader can use, and why."""
+
+    file: DataFile
+    reason: str
+
+
+def encode(table: str, rows: Sequence[Mapping[str, Any]], manifest: Manifest) -> bytes:
+    """The Parquet file of some rows; a column that a row lacks becomes null.
+
+    Raises:
+        ValueError: a row has a column that the schema lacks, or a value of another type.
+    """
+    schema = TABLES[table].schema
+    for row in rows:
+        if extra := sorted(row.keys() - set(schema.names)):
+            raise ValueError(f"table {table} has no column {', '.join(extra)}")
+    arrays = []
+    for field in schema:
+        try:
+            arrays.append(pa.array([row.get(field.name) for row in rows], field.type))
+        except (pa.ArrowException, TypeError) as problem:
+            raise ValueError(f"table {table}, column {field.name}: {problem}") from problem
+    noted = {name: vars(written) for name, written in manifest.items()}
+    metadata = {**(schema.metadata or {}), MANIFEST_KEY: json.dumps(noted).encode()}
+    sink = io.BytesIO()
+    pq.write_table(pa.table(arrays, schema.with_metadata(metadata)), sink, compression="zstd")
+    return sink.getvalue()
+
+
+def digest(data: bytes) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def fetch(filesystem: fs.FileSystem, file: DataFile) -> pa.Buffer:
+    """A file's bytes.
+
+    Raises:
+        UserError: it cannot be reached. (That says nothing about its content, so it must not be
+            taken for damage: a cell whose files are damaged is run again.)
+    """
+    try:
+        with filesystem.open_input_file(file.path) as source:
+            return source.read_buffer()
+    except OSError as problem:
+        raise UserError(f"cannot read {file.path}: {one_line(problem)}") from None
+
+
+def read(filesystem: fs.FileSystem, table: str, file: DataFile) -> Content | Damaged:
+    """One file's rows, with nulls in the columns that an older version did not have.
+
+    Raises:
+        UserError: a newer lmc-ray wrote the file, or it cannot be reached.
+    """
+    return decode(table, file, fetch(filesystem, file))
+
+
+def decode(table: str, file: DataFile, data: pa.Buffer) -> Content | Damaged:
+    """The rows in a file's bytes; see `read`."""
+    schema = TABLES[table].schema
+    try:
+        rows = pq.ParquetFile(pa.BufferReader(data)).read()
+        metadata = rows.schema.metadata or {}
+        version = int(metadata.get(VERSION_KEY, b"0"))
+        if version > SCHEMA_VERSION:
+            raise UserError(
+                f"{file.path} was written by a newer lmc-ray (schema version {version}, this one "
+                f"reads up to {SCHEMA_VERSION}): upgrade lmc-ray to read it"
+            )
+        noted = json.loads(metadata.get(MANIFEST_KEY, b"{}"))
+        manifest = {name: Written(**written) for name, written in noted.items()}
+        return Content(file, _conform(rows, schema), manifest)
+    except (OSError, ValueError, TypeError, pa.ArrowException) as problem:
+        return Damaged(file, one_line(problem))
+
+
+def _conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    if not rows.schema.equals(schema):
+        for field in schema:
+            if field.name not in rows.schema.names:
+                rows = rows.append_column(field, pa.nulls(len(rows), field.type))
+        rows = rows.select(schema.names).cast(schema)
+    return rows.replace_schema_metadata(schema.metadata)
+
+
+def read_all(
+    filesystem: fs.FileSystem, table: str, files: Sequence[DataFile]
+) -> tuple[list[Content], list[Damaged]]:
+    """Several files of one table, damaged ones apart."""
+    if not files:
+        return [], []
+    with ThreadPoolExecutor(min(_READERS, len(files))) as pool:
+        results = list(pool.map(lambda file: read(filesystem, table, file), files))
+    return (
+        [r for r in results if isinstance(r, Content)],
+        [r for r in results if isinstance(r, Damaged)],
+    )

@@ -1,0 +1,219 @@
+"""What every table holds: one pyarrow schema a table, its key, and the words that explain it.
+
+Columns are only ever added, and each addition raises `SCHEMA_VERSION`: an older file reads with
+nulls in the new columns, a newer file is refused with the advice to upgrade.
+Fractions (accuracy, error, forgetting) lie in [0, 1]; tasks count from 1; times are UTC.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+VERSION_KEY = b"lmc_ray.schema_version"
+
+TEXT = pa.string()
+INT = pa.int64()
+REAL = pa.float64()
+FLAG = pa.bool_()
+TIME = pa.timestamp("us", tz="UTC")
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of the results root.
+
+    Attributes:
+        meaning: what one row is, in a line.
+        schema: its columns; a field's metadata may carry a `description`.
+        key: the columns that, within one sweep and one attempt, no two rows share.
+    """
+
+    meaning: str
+    schema: pa.Schema
+    key: tuple[str, ...]
+
+
+def _column(name: str, kind: pa.DataType, description: str = "") -> pa.Field:
+    metadata: dict[bytes | str, bytes | str] | None = None
+    if description:
+        metadata = {"description": description}
+    return pa.field(name, kind, metadata=metadata)
+
+
+def description(field: pa.Field) -> str:
+    """The sentence that explains a column; empty where its name says it all."""
+    return (field.metadata or {}).get(b"description", b"").decode()
+
+
+def _schema(*columns: pa.Field | Iterable[pa.Field]) -> pa.Schema:
+    fields = [f for c in columns for f in ([c] if isinstance(c, pa.Field) else c)]
+    return pa.schema(fields, metadata={VERSION_KEY: str(SCHEMA_VERSION).encode()})
+
+
+_ATTEMPT = _column("attempt", TEXT, "the execution that wrote the row; one per cell is visible")
+_CELL = (
+    _column("sweep", TEXT),
+    _column("cell_id", TEXT, "hash of configuration, seed and purpose: the cell's identity"),
+    _ATTEMPT,
+    _column("seed", INT),
+)
+
+_IDENTITY = (
+    _column("purpose", TEXT, "search, confirm, nightly or analysis"),
+    _column("status", TEXT, "finished, diverged (the loss became NaN or infinite) or pruned"),
+    _column("tasks_completed", INT),
+    _column("study", TEXT, "which study of the sweep proposed the configuration"),
+    _column("trial", INT, "the study's trial number; null for confirm"),
+    _column("night", TEXT),
+    _column("reused_from", TEXT, "the sweep that ran this cell, if it was not this one"),
+    _column("method", TEXT, "naive-sgd, stable-sgd, multitask or mcsgd"),
+    _column("benchmark", TEXT),
+    _column("network", TEXT),
+    _column("tasks", INT),
+    _column("angle", REAL, "degrees between neighbouring tasks (rotated)"),
+    _column("classes_per_task", INT),
+    _column("fingerprint", TEXT, "SHA-256 of the decoded source images and labels"),
+    _column("split", TEXT, "the part that accuracies were measured on: validation or test"),
+    _column("dtype", TEXT),
+    _column("evaluation_group", INT, "images per evaluation batch"),
+    _column("protocol", INT, "version of the measuring protocol"),
+)
+
+_HYPERPARAMETERS = (
+    _column("learning_rate", REAL, "of task 1"),
+    _column("lr_decay", REAL, "factor on the learning rate from task to task"),
+    _column("lr_floor", REAL),
+    _column("momentum", REAL),
+    _column("dropout", REAL),
+    _column("batch_size", INT),
+    _column("epochs", INT),
+    _column("first_task_epochs", INT),
+    _column("shuffle", FLAG),
+    _column("multitask_schedule", TEXT, "joint or growing"),
+    _column("examples_per_task", INT, "per pass of the growing schedule; null = all"),
+    _column("memory_per_class", INT, "examples kept per class and task"),
+    _column("connect_learning_rate", REAL),
+    _column("connect_momentum", REAL),
+    _column("line_samples", INT, "n of J: points on each line, beside the end alpha = 0"),
+    _column("connect_steps", INT, "steps on J per task; null = the authors' count"),
+    _column("init_position", REAL, "start of w on the line, 0 = connected end, 1 = sequential end"),
+    _column("path_weight", TEXT),
+    _column("path_reduction", TEXT),
+    _column("path_sampling", TEXT),
+    _column("path_dropout", FLAG),
+    _column("continue_from", TEXT, "where task t's SGD starts: connected or sequential"),
+    _column("connect_schedule", TEXT),
+    _column("connect_batches", TEXT),
+    _column("connect_examples", INT, "current-task examples used in J; null = all"),
+    _column("connect_batch_size", INT),
+    _column("loss_scale", TEXT),
+    _column("memory_draw", TEXT),
+    _column("memory_includes_current", FLAG),
+    _column("path_points", INT, "values of alpha on each measured path; 0 = none measured"),
+    _column("config", TEXT, "the whole specification as canonical JSON"),
+)
+
+_OUTCOME = (
+    _column("average_accuracy", REAL, "mean over tasks after the last one; fraction"),
+    _column("forgetting", REAL, "mean drop from each task's best; fraction; null for multitask"),
+    _column("backward_transfer", REAL, "mean change since each task was learned; fraction"),
+    _column("learning_accuracy", REAL, "mean accuracy right after learning; fraction"),
+    _column("gradient_evaluations", INT, "backward passes through the network, one per batch"),
+    _column("examples_seen", INT, "examples in those passes, repeats counted"),
+    _column("wall_seconds", REAL),
+    _column("replicas", INT, "cells that trained in the same stack"),
+    _column("device", TEXT),
+    _column("host", TEXT),
+    _column("version", TEXT),
+    _column("git_commit", TEXT),
+    _column("started_at", TIME),
+    _column("finished_at", TIME),
+)
+
+_PATH = (
+    _column("path_id", TEXT, "which path, e.g. sequential:1->multitask:5"),
+    _column("from_cell_id", TEXT),
+    _column("from_seed", INT),
+    _column("from_minimum", TEXT),
+    _column("from_task", INT),
+    _column("to_cell_id", TEXT),
+    _column("to_seed", INT),
+    _column("to_minimum", TEXT),
+    _column("to_task", INT),
+    _column("curve", TEXT, "linear or bezier"),
+    _column("control", TEXT, "same-init, other-init, other-seed or aligned"),
+    _column("eval_task", INT, "the task whose examples were scored"),
+    _column("split", TEXT),
+)
+
+TABLES: Mapping[str, Table] = {
+    "runs": Table(
+        "one cell: its configuration, its seed and its summary numbers",
+        _schema(_CELL, _IDENTITY, _HYPERPARAMETERS, _OUTCOME),
+        ("cell_id",),
+    ),
+    "accuracies": Table(
+        "one minimum after one task, scored on one task",
+        _schema(
+            _CELL,
+            _column("minimum", TEXT, "sequential, multitask, connected or inner"),
+            _column("after_task", INT, "the last task that had been learned"),
+            _column("eval_task", INT, "the task whose examples were scored"),
+            _column("split", TEXT),
+            _column("accuracy", REAL, "fraction"),
+            _column("loss", REAL, "mean cross-entropy"),
+            _column("examples", INT),
+        ),
+        ("cell_id", "minimum", "after_task", "eval_task", "split"),
+    ),
+    "paths": Table(
+        "one point of the line between two minima, scored on one task",
+        _schema(
+            _CELL,
+            _PATH,
+            _column("alpha", REAL, "0 at the from end, 1 at the to end"),
+            _column("accuracy", REAL, "fraction"),
+            _column("loss", REAL, "mean cross-entropy"),
+        ),
+        ("cell_id", "path_id", "eval_task", "split", "alpha"),
+    ),
+    "barriers": Table(
+        "one path in numbers, on one task",
+        _schema(
+            _CELL,
+            _PATH,
+            _column("loss_rise", REAL, "highest loss on the path minus the loss at its from end"),
+            _column("error_rise", REAL, "the same of the error; fraction"),
+            _column("connected", FLAG, "error_rise < 0.02"),
+            _column("loss_barrier", REAL, "highest excess of the loss over its chord"),
+            _column("error_barrier", REAL, "the same of the error; fraction"),
+            _column("instability", REAL, "null unless both ends were trained on the same task"),
+            _column("max_loss", REAL),
+            _column("mean_loss", REAL),
+            _column("argmax_alpha", REAL, "where the loss is highest"),
+        ),
+        ("cell_id", "path_id", "eval_task", "split"),
+    ),
+    "trials": Table(
+        "one configuration that the search proposed",
+        _schema(
+            _column("sweep", TEXT),
+            _ATTEMPT,
+            _column("study", TEXT),
+            _column("number", INT),
+            _column("generation", INT, "proposed together with the others of that number"),
+            _column("state", TEXT, "complete, pruned, diverged or failed"),
+            _column("params", TEXT, "the proposed hyperparameters as JSON"),
+            _column("value", REAL, "the objective; null in a Pareto search"),
+            _column("values", pa.list_(REAL), "every objective"),
+            _column("pruned_at_task", INT),
+            _column("cells", pa.list_(TEXT), "its cells, one per seed"),
+        ),
+        ("study", "number"),
+    ),
+}
+
+# The tables whose rows count only through their cell's row in `runs`.
+CELL_TABLES = tuple(name for name in TABLES if name not in ("runs", "trials"))

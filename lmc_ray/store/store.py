@@ -1,0 +1,145 @@
+"""A results root: commit what was measured, ask what is there."""
+
+import uuid
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lmc_ray.errors import UserError
+from lmc_ray.store import commit, snapshot
+from lmc_ray.store.files import one_line, open_root, write_whole
+from lmc_ray.store.schemas import CELL_TABLES
+
+
+class Store:
+    """The Parquet files of one results root.
+
+    Attributes:
+        root: a folder or a URI that `pyarrow.fs` opens, as the user gave it.
+    """
+
+    def __init__(self, root: str) -> None:
+        """Open a root; it need not exist yet.
+
+        Raises:
+            UserError: the root names no file system that we know.
+        """
+        self.root = root
+        self._filesystem, self._base = open_root(root)
+
+    def check_writable(self) -> None:
+        """Write and remove a small file, so that a sweep fails before it trains, not after.
+
+        Raises:
+            UserError: the root cannot be written.
+        """
+        probe = f"{self._base}/.probe-{uuid.uuid4().hex}"
+        try:
+            write_whole(self._filesystem, probe, b"lmc-ray\n")
+            self._filesystem.delete_file(probe)
+        except (OSError, pa.ArrowException) as problem:
+            raise UserError(
+                f"cannot write to the results root {self.root} ({one_line(problem)}): "
+                "give another with --results, or make this one writable"
+            ) from None
+
+    def commit(self, sweep: str, attempt: str, rows: commit.Rows) -> None:
+        """Make the rows of one attempt visible, all of them or none.
+
+        Args:
+            sweep: a plain name.
+            attempt: a name that no other commit has (a UUID).
+            rows: by table; `sweep` and `attempt` are added here, a missing column becomes null.
+                Every cell needs its row in `runs`. Trials have no cell and may come alone.
+
+        Raises:
+            ValueError: an unknown table or column, a value of a wrong type, a row of a cell that
+                is not in `runs`, two rows of one key. Nothing was written.
+            OSError: a file could not be written. Nothing of the cells is visible, unless only the
+                file of `trials`, the last one, failed.
+        """
+        commit.commit(self._filesystem, self._base, sweep, attempt, rows)
+
+    def sweeps(self) -> list[str]:
+        """The sweeps with anything committed, by name."""
+        marks = [
+            file.sweep
+            for table in ("runs", "trials")
+            for file in snapshot.data_files(self._filesystem, self._base, table, None)
+        ]
+        return sorted(set(marks))
+
+    def database(self, sweep: str | None = None) -> duckdb.DuckDBPyConnection:
+        """The visible rows of every table, as of now, for SQL.
+
+        The connection reaches these tables and nothing else: no file, no network, no Python
+        variable.
+
+        Args:
+            sweep: only this sweep's rows; None for the whole root.
+
+        Raises:
+            UserError: a file comes from a newer lmc-ray or cannot be reached.
+        """
+        seen = snapshot.cells(self._filesystem, self._base, sweep)
+        connection = duckdb.connect(config={"python_enable_replacements": "false"})
+        connection.register("runs", seen.runs)
+        for name, rows in seen.tables.items():
+            connection.register(name, rows)
+        connection.register("trials", snapshot.trials(self._filesystem, self._base, sweep))
+        connection.execute("SET enable_external_access = false")
+        connection.execute("SET TimeZone = 'UTC'")
+        return connection
+
+    def committed(self, sweep: str) -> dict[str, dict[str, Any]]:
+        """The visible `runs` row of every committed cell of a sweep, by cell id."""
+        runs = snapshot.cells(self._filesystem, self._base, sweep).runs
+        return {row["cell_id"]: row for row in runs.to_pylist()}
+
+    def find(self, cell_ids: Collection[str]) -> dict[str, dict[str, Any]]:
+        """The committed cells among these, in whichever sweep of the root they are.
+
+        Where several sweeps have one, the row of the sweep that ran it to its end comes first.
+        """
+        return _best(snapshot.cells(self._filesystem, self._base, None).runs, cell_ids)
+
+    def reuse(self, sweep: str, attempt: str, cells: Mapping[str, Mapping[str, Any]]) -> None:
+        """Commit cells of other sweeps to this one, with all their rows, instead of running them.
+
+        The rows are copied, so that each sweep's folder stays whole by itself.
+
+        Args:
+            sweep: the sweep that gains the cells.
+            attempt: a name that no other commit has.
+            cells: what differs in the new `runs` row (study, trial), by cell id.
+
+        Raises:
+            KeyError: a cell that `find` does not find.
+        """
+        seen = snapshot.cells(self._filesystem, self._base, None)
+        found = _best(seen.runs, cells)
+        rows: dict[str, list[dict[str, Any]]] = {"runs": []}
+        for cell, changes in cells.items():
+            origin = found[cell]["reused_from"] or found[cell]["sweep"]
+            rows["runs"].append({**found[cell], "reused_from": origin, **changes})
+        for table in CELL_TABLES:
+            copies = seen.tables[table].filter(pc.field("cell_id").isin(list(cells)))
+            rows[table] = [
+                row
+                for row in copies.to_table().to_pylist()
+                if row["sweep"] == found[row["cell_id"]]["sweep"]
+            ]
+        self.commit(sweep, attempt, rows)
+
+
+def _best(runs: pa.Table, cell_ids: Collection[str]) -> dict[str, dict[str, Any]]:
+    """For each of these cells one row: of a sweep that ran it itself, and to its end."""
+    rows = runs.filter(pc.field("cell_id").isin(list(cell_ids))).to_pylist()
+    rows.sort(key=lambda row: (row["status"] == "pruned", row["reused_from"] or "", row["sweep"]))
+    best: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        best.setdefault(row["cell_id"], row)
+    return best
