@@ -1,0 +1,1 @@
+"""Measurements between minima: linear paths, rise and barriers."""

@@ -1,0 +1,50 @@
+"""The methods: how each learns a benchmark's tasks, for a stack of replicas."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from lmc_ray.errors import unknown
+from lmc_ray.learners.hyperparameters import MCSGD, SGD, Multitask
+from lmc_ray.learners.learner import Learner, Setting
+from lmc_ray.learners.mcsgd import ModeConnectivitySGD
+from lmc_ray.learners.multitask import MultitaskSGD
+from lmc_ray.learners.sgd import SequentialSGD
+from lmc_ray.learners.trio import Trio
+
+__all__ = ["METHODS", "Learner", "Method", "Setting", "Trio", "hyperparameters"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A learner, its hyperparameters, and the settings of the paper that are not their defaults."""
+
+    title: str
+    learner: type[Learner[Any]]
+    hyperparameters: type[SGD]
+    settings: dict[str, Any]
+
+
+METHODS: dict[str, Method] = {
+    # Mirzadeh et al. 2021, appendix: naive SGD has neither dropout nor decay.
+    "naive-sgd": Method("naive SGD", SequentialSGD, SGD, {"learning_rate": 0.01, "batch_size": 10}),
+    "stable-sgd": Method(
+        "Stable SGD", SequentialSGD, SGD, {"dropout": 0.5, "lr_decay": 0.8, "batch_size": 10}
+    ),
+    "multitask": Method("multitask", MultitaskSGD, Multitask, {}),
+    "mcsgd": Method("MC-SGD", ModeConnectivitySGD, MCSGD, {"lr_decay": 0.8, "dropout": 0.2}),
+}
+
+
+def hyperparameters(method: str, values: dict[str, Any]) -> SGD:
+    """A method's fully defaulted hyperparameters with some values set.
+
+    Raises:
+        UserError: unknown method, a name that the method does not have, or a value out of range.
+    """
+    if method not in METHODS:
+        raise unknown("method", method, METHODS)
+    kind = METHODS[method].hyperparameters
+    for name in values:
+        if name not in kind.__dataclass_fields__:
+            raise unknown(f"hyperparameter of {method}", name, kind.__dataclass_fields__)
+    return kind(**(METHODS[method].settings | values))

@@ -1,0 +1,73 @@
+"""Stochastic gradient descent with momentum on a stack of replicas."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lmc_ray.learners.batches import Batch
+from lmc_ray.models import Dropout, Network
+from lmc_ray.randomness import dropout_factors
+
+
+def momentum_step(
+    theta: Float[Tensor, "replicas parameters"],
+    velocity: Float[Tensor, "replicas parameters"],
+    gradient: Float[Tensor, "replicas parameters"],
+    learning_rate: Float[Tensor, " replicas"],
+    momentum: Float[Tensor, " replicas"],
+) -> None:
+    """One step in place: v ← μv + g, θ ← θ - ηv (torch.optim.SGD's convention)."""
+    torch.addcmul(gradient, velocity, momentum[:, None], out=velocity)
+    theta.addcmul_(velocity, learning_rate[:, None], value=-1)
+
+
+def dropout_of_step(
+    network: Network,
+    seeds: list[int],
+    path: tuple[str | int, ...],
+    batch_size: int,
+    drop: Float[Tensor, " replicas"],
+) -> Dropout | None:
+    """Dropout factors for one step on the stack; None where nothing is dropped."""
+    if not network.hidden or not bool((drop > 0).any()):
+        return None
+    return dropout_factors(seeds, path, (batch_size, sum(network.hidden)), drop)
+
+
+def descend(
+    network: Network,
+    theta: Float[Tensor, "replicas parameters"],
+    batches: Iterable[Batch],
+    *,
+    seeds: Sequence[int],
+    purpose: tuple[str | int, ...],
+    learning_rate: Float[Tensor, " replicas"],
+    momentum: Float[Tensor, " replicas"],
+    drop: Float[Tensor, " replicas"],
+    count: Callable[[int], None],
+) -> Float[Tensor, "replicas parameters"]:
+    """A fresh optimiser's descent over the batches; returns new parameters.
+
+    Args:
+        network: the network.
+        theta: where to start; left as it is.
+        batches: one gradient step each.
+        seeds: one a replica, key the dropout together with `purpose` and the step.
+        purpose: names this descent, e.g. ("dropout", task).
+        learning_rate: η.
+        momentum: μ.
+        drop: dropout probability.
+        count: told the batch size of every gradient.
+    """
+    theta = theta.clone()
+    velocity, gradient = torch.zeros_like(theta), torch.empty_like(theta)
+    for step, batch in enumerate(batches):
+        dropout = dropout_of_step(network, list(seeds), (*purpose, step), batch.size, drop)
+        network.loss_and_gradient(
+            theta, batch.images, batch.labels, batch.allowed, dropout, out=gradient
+        )
+        momentum_step(theta, velocity, gradient, learning_rate, momentum)
+        count(batch.size)
+    return theta

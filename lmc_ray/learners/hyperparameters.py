@@ -1,0 +1,118 @@
+"""The hyperparameters of each method, with their defaults, their ranges and the switches of MC-SGD.
+
+Fields marked `numeric` may differ between the replicas of a stack; all others shape its loops and
+tensors and are one value per stack.
+"""
+
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from lmc_ray.errors import UserError, unknown
+
+
+def _between(default: float, low: float, high: float = float("inf"), **more: bool) -> Any:
+    """A number with an inclusive range; `open_low`/`open_high` exclude that end."""
+    return field(default=default, metadata={"numeric": True, "range": (low, high), **more})
+
+
+def _count(default: int | None, low: int) -> Any:
+    return field(default=default, metadata={"range": (low, float("inf"))})
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGD:
+    """SGD with momentum, one task after the other; task t at max(lr_floor, lr·γ^(t-1))."""
+
+    learning_rate: float = _between(0.1, 0, open_low=True)
+    lr_decay: float = _between(1.0, 0, 1, open_low=True)
+    """γ, the factor from one task's learning rate to the next."""
+    lr_floor: float = _between(5e-4, 0)
+    momentum: float = _between(0.8, 0, 1, open_high=True)
+    dropout: float = _between(0.0, 0, 1, open_high=True)
+    batch_size: int = _count(64, 1)
+    epochs: int = _count(1, 1)
+    first_task_epochs: int | None = _count(None, 1)
+    """Epochs of task 1; None: as many as `epochs`. The authors' code gives it two."""
+    shuffle: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse a value out of its range, by name.
+
+        Raises:
+            UserError: with the range.
+        """
+        hints = get_type_hints(type(self))
+        for each in fields(self):
+            _check(each, hints[each.name], getattr(self, each.name))
+
+    def epochs_of(self, task: int) -> int:
+        """Epochs of a task (1-based)."""
+        return self.first_task_epochs or self.epochs if task == 1 else self.epochs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Multitask(SGD):
+    """Joint training on several tasks (w*, see `learners.multitask`)."""
+
+    multitask_schedule: Literal["joint", "growing"] = "joint"
+    examples_per_task: int = _count(20_000, 1)
+    """Growing schedule: how many examples of each task 1..t one pass uses, at most all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MCSGD(SGD):
+    """MC-SGD and every switch in which public code differs (see `learners.mcsgd`)."""
+
+    memory_per_class: int = _count(1, 1)
+    memory_draw: Literal["balanced", "random"] = "balanced"
+    memory_includes_current: bool = False
+    connect_learning_rate: float = _between(0.05, 0, open_low=True)
+    connect_momentum: float = _between(0.8, 0, 1, open_high=True)
+    connect_steps: int = _count(50, 0)
+    """Steps on J a task; 0: as many as the longer list has batches (`author` in public code)."""
+    connect_schedule: Literal["joint", "author"] = "joint"
+    connect_batches: Literal["mixed", "by_task"] = "mixed"
+    connect_batch_size: int = _count(64, 1)
+    connect_examples: int = _count(2_000, 1)
+    """Examples of the current task that J may use, at most all."""
+    line_samples: int = _count(5, 1)
+    """n: J is evaluated at α_k = k/n, k = 0..n (the paper's interpolation steps)."""
+    init_position: float = _between(0.5, 0, 1)
+    """p: J is minimised from w̄_{t-1} + p·(ŵ_t - w̄_{t-1})."""
+    path_weight: Literal["exact", "uniform", "cumulative", "carried"] = "exact"
+    path_reduction: Literal["mean", "sum"] = "mean"
+    examples_per_task: int = _count(20_000, 1)
+    """Of the growing multitask training that a trio adds, at most all; else unused."""
+    path_sampling: Literal["grid", "uniform"] = "grid"
+    path_dropout: bool = False
+    continue_from: Literal["connected", "sequential"] = "connected"
+    loss_scale: Literal["mean", "per_example"] = "mean"
+
+
+def numeric_fields(kind: type[SGD]) -> list[str]:
+    """Names of the fields in which replicas of one stack may differ."""
+    return [each.name for each in fields(kind) if each.metadata.get("numeric")]
+
+
+def _check(each: "Field[Any]", hint: Any, value: Any) -> None:
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise unknown(each.name, str(value), get_args(hint))
+        return
+    if hint is bool:
+        if not isinstance(value, bool):
+            raise UserError(f"{each.name} must be true or false, got {value!r}")
+        return
+    if value is None and each.default is None:
+        return
+    whole = hint is int or hint == int | None
+    if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+        kind = "a whole number" if whole else "a number"
+        raise UserError(f"{each.name} must be {kind}, got {value!r}")
+    low, high = each.metadata["range"]
+    above = value > low if each.metadata.get("open_low") else value >= low
+    below = value < high if each.metadata.get("open_high") else value <= high
+    if not (above and below):
+        left = "(" if each.metadata.get("open_low") else "["
+        right = ")" if each.metadata.get("open_high") or high == float("inf") else "]"
+        raise UserError(f"{each.name} must be in {left}{low:g}, {high:g}{right}, got {value:g}")

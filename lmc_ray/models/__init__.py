@@ -1,0 +1,28 @@
+"""Replica-stacked networks: pure functions of flat parameters [replicas, parameters]."""
+
+import re
+
+from lmc_ray.errors import UserError
+from lmc_ray.models.mlp import MLP
+from lmc_ray.models.network import Dropout, Network
+from lmc_ray.models.resnet import ResNet18
+
+__all__ = ["MLP", "Dropout", "Network", "ResNet18", "build"]
+
+
+def build(name: str, image_shape: tuple[int, ...], classes: int) -> Network:
+    """The network called `mlp-<width>-<width>…` or `resnet18-<first width>`.
+
+    Raises:
+        UserError: the name is neither.
+    """
+    if re.fullmatch(r"mlp(-[1-9]\d*)+", name):
+        hidden = tuple(int(width) for width in name.split("-")[1:])
+        if any(width % 2 for width in hidden):
+            raise UserError(f"network '{name}': hidden widths must be even")
+        return MLP(image_shape, hidden, classes)
+    if re.fullmatch(r"resnet18-[1-9]\d*", name):
+        return ResNet18(image_shape, int(name.split("-")[1]), classes)
+    raise UserError(
+        f"unknown network '{name}': write mlp-<width>-<width>, e.g. mlp-256-256, or resnet18-20"
+    )

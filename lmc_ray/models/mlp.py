@@ -1,0 +1,106 @@
+"""A stack of multilayer perceptrons with ReLU and dropout, its gradient written out.
+
+The backward pass is ours and not autograd's because it writes straight into the flat gradient and
+spares the copies: a step is then bound by its matrix products.
+"""
+
+from collections.abc import Sequence
+from math import prod, sqrt
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Generator, Tensor
+from torch.nn.functional import log_softmax
+
+from lmc_ray.models.layout import Layout
+from lmc_ray.models.network import Dropout
+
+
+class MLP:
+    """Fully connected ReLU network, e.g. 784-256-256-10 (Mirzadeh et al. 2021, appendix A)."""
+
+    def __init__(self, image_shape: tuple[int, ...], hidden: tuple[int, ...], classes: int) -> None:
+        self.name = "mlp-" + "-".join(map(str, hidden))
+        self.hidden = hidden
+        self.widths = (prod(image_shape), *hidden, classes)
+        self.depth = len(hidden) + 1
+        shapes: dict[str, tuple[int, ...]] = {}
+        for layer, (fan_in, fan_out) in enumerate(zip(self.widths, self.widths[1:], strict=False)):
+            shapes[f"{layer}.weight"] = (fan_out, fan_in)
+            shapes[f"{layer}.bias"] = (fan_out,)
+        self.layout = Layout(shapes)
+
+    def initial(self, generator: Generator) -> Float[Tensor, " parameters"]:
+        """Weights and biases uniform in ±1/√fan_in, as torch.nn.Linear does."""
+        theta = torch.empty(1, self.layout.size, dtype=torch.float64)
+        views = self.layout.views(theta)
+        for layer in range(self.depth):
+            bound = 1 / sqrt(self.widths[layer])
+            views[f"{layer}.weight"].uniform_(-bound, bound, generator=generator)
+            views[f"{layer}.bias"].uniform_(-bound, bound, generator=generator)
+        return theta[0]
+
+    def logits(
+        self,
+        theta: Float[Tensor, "replicas parameters"],
+        images: Float[Tensor, "replicas batch *image"],
+    ) -> Float[Tensor, "replicas batch classes"]:
+        """See `Network.logits`."""
+        return self._activations(theta, images, None)[-1]
+
+    def loss_and_gradient(
+        self,
+        theta: Float[Tensor, "replicas parameters"],
+        images: Float[Tensor, "replicas batch *image"],
+        labels: Int64[Tensor, "replicas batch"],
+        allowed: Bool[Tensor, "#replicas #batch classes"] | None = None,
+        dropout: Dropout | None = None,
+        out: Float[Tensor, "replicas parameters"] | None = None,
+    ) -> tuple[Float[Tensor, " replicas"], Float[Tensor, "replicas parameters"]]:
+        """See `Network.loss_and_gradient`."""
+        factors = None if dropout is None else dropout.split(self.hidden, dim=2)
+        activations = self._activations(theta, images, factors)
+        logits = activations.pop()
+        if allowed is not None:
+            logits = logits.masked_fill(~allowed, -torch.inf)
+        log_p = log_softmax(logits, dim=2)
+        target = labels[:, :, None]
+        loss = -log_p.gather(2, target).mean(dim=(1, 2))
+
+        # ∂loss/∂logits = (softmax - one-hot) / batch, then back through the layers.
+        delta = log_p.exp_()
+        delta.scatter_add_(2, target, delta.new_full((1, 1, 1), -1.0).expand(target.shape))
+        delta /= labels.shape[1]
+        gradient = torch.empty_like(theta) if out is None else out
+        weights, slots = self.layout.views(theta), self.layout.views(gradient)
+        for layer in reversed(range(self.depth)):
+            below = activations[layer]
+            torch.bmm(delta.mT, below, out=slots[f"{layer}.weight"])
+            torch.sum(delta, dim=1, out=slots[f"{layer}.bias"])
+            if layer == 0:
+                break  # the images need no gradient
+            delta = torch.bmm(delta, weights[f"{layer}.weight"])
+            if factors is not None:
+                delta *= factors[layer - 1]
+            # A unit is 0 where ReLU is flat (or dropout took it): no gradient passes there.
+            delta = torch.ops.aten.threshold_backward(delta, below, 0)
+        return loss, gradient
+
+    def _activations(
+        self,
+        theta: Float[Tensor, "replicas parameters"],
+        images: Float[Tensor, "replicas batch *image"],
+        factors: Sequence[Tensor] | None,
+    ) -> list[Tensor]:
+        """Input, each hidden layer after ReLU and dropout, logits."""
+        weights = self.layout.views(theta)
+        activations = [images.flatten(2)]
+        for layer in range(self.depth):
+            weight, bias = weights[f"{layer}.weight"], weights[f"{layer}.bias"]
+            z = torch.baddbmm(bias[:, None], activations[-1], weight.mT)
+            if layer < self.depth - 1:
+                z.relu_()
+                if factors is not None:
+                    z *= factors[layer]
+            activations.append(z)
+        return activations

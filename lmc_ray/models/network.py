@@ -1,0 +1,56 @@
+"""What every replica-stacked network can do."""
+
+from typing import Protocol
+
+from jaxtyping import Bool, Float, Int64
+from torch import Generator, Tensor
+
+from lmc_ray.models.layout import Layout
+
+Dropout = Float[Tensor, "replicas batch units"]
+"""Factors of inverted dropout for all hidden layers side by side: 0 or 1/(1 - p)."""
+
+
+class Network(Protocol):
+    """A network as pure functions of a stack of flat parameter vectors θ: [replicas, parameters].
+
+    Images are floats in [0, 1]; `allowed` masks the logits of classes that a task does not have.
+    """
+
+    name: str
+    layout: Layout
+    hidden: tuple[int, ...]
+    """Units of each layer that dropout acts on; empty for a network without dropout."""
+
+    def initial(self, generator: Generator) -> Float[Tensor, " parameters"]:
+        """w_0 of one replica in float64, PyTorch's default initialisation."""
+        ...
+
+    def logits(
+        self,
+        theta: Float[Tensor, "replicas parameters"],
+        images: Float[Tensor, "replicas batch *image"],
+    ) -> Float[Tensor, "replicas batch classes"]:
+        """Evaluation mode: no dropout; batch normalisation, if any, by this batch's statistics."""
+        ...
+
+    def loss_and_gradient(
+        self,
+        theta: Float[Tensor, "replicas parameters"],
+        images: Float[Tensor, "replicas batch *image"],
+        labels: Int64[Tensor, "replicas batch"],
+        allowed: Bool[Tensor, "#replicas #batch classes"] | None = None,
+        dropout: Dropout | None = None,
+        out: Float[Tensor, "replicas parameters"] | None = None,
+    ) -> tuple[Float[Tensor, " replicas"], Float[Tensor, "replicas parameters"]]:
+        """Mean cross-entropy over the batch and its gradient, per replica.
+
+        Args:
+            theta: parameters.
+            images: the batch, each replica its own.
+            labels: 0-based classes.
+            allowed: classes that count; None for all.
+            dropout: factors on the hidden units; None for evaluation mode.
+            out: where to write the gradient; allocated if None.
+        """
+        ...

@@ -1,0 +1,149 @@
+"""A stack of reduced ResNet-18s: a third of the usual width, normalised by the batch alone."""
+
+from math import sqrt
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Generator, Tensor
+from torch.nn.functional import batch_norm, conv2d, cross_entropy
+
+from lmc_ray.models.layout import Layout
+from lmc_ray.models.network import Dropout
+
+STRIDES = (1, 2, 2, 2)
+BLOCKS = 2
+
+
+class ResNet18:
+    """Reduced ResNet-18 of Lopez-Paz and Ranzato 2017; first width 20 has 1,108,680 parameters.
+
+    Batch normalisation keeps no running statistics: every forward pass normalises by its own batch,
+    in training and evaluation alike, so evaluation groups are part of the protocol. The shortcut's
+    normalisation has no affine parameters. There is no dropout.
+    """
+
+    hidden: tuple[int, ...] = ()
+
+    def __init__(self, image_shape: tuple[int, ...], width: int, classes: int) -> None:
+        self.name = f"resnet18-{width}"
+        self.width = width
+        shapes: dict[str, tuple[int, ...]] = {"stem": (width, image_shape[0], 3, 3)}
+        shapes |= _norm("stem", width)
+        before = width
+        for stage, block, stride in _blocks():
+            wide = width * 2**stage
+            name = f"{stage}.{block}"
+            shapes[f"{name}.a"] = (wide, before, 3, 3)
+            shapes |= _norm(f"{name}.a", wide)
+            shapes[f"{name}.b"] = (wide, wide, 3, 3)
+            shapes |= _norm(f"{name}.b", wide)
+            if stride != 1 or before != wide:
+                shapes[f"{name}.shortcut"] = (wide, before, 1, 1)
+            before = wide
+        shapes["head.weight"] = (classes, before)
+        shapes["head.bias"] = (classes,)
+        self.layout = Layout(shapes)
+
+    def initial(self, generator: Generator) -> Float[Tensor, " parameters"]:
+        """Convolutions and head uniform in ±1/√fan_in, normalisation scale 1 and shift 0."""
+        theta = torch.empty(1, self.layout.size, dtype=torch.float64)
+        fan_in = 1
+        for name, view in self.layout.views(theta).items():
+            if name.endswith(".scale"):
+                view.fill_(1)
+            elif name.endswith(".shift"):
+                view.zero_()
+            else:
+                # A bias follows its weight and shares its fan-in, as in torch.nn.Linear.
+                fan_in = fan_in if name.endswith(".bias") else view[0, 0].numel()
+                view.uniform_(-1 / sqrt(fan_in), 1 / sqrt(fan_in), generator=generator)
+        return theta[0]
+
+    def logits(
+        self,
+        theta: Float[Tensor, "replicas parameters"],
+        images: Float[Tensor, "replicas batch *image"],
+    ) -> Float[Tensor, "replicas batch classes"]:
+        """See `Network.logits`."""
+        return self._forward(self.layout.views(theta), images)
+
+    def loss_and_gradient(
+        self,
+        theta: Float[Tensor, "replicas parameters"],
+        images: Float[Tensor, "replicas batch *image"],
+        labels: Int64[Tensor, "replicas batch"],
+        allowed: Bool[Tensor, "#replicas #batch classes"] | None = None,
+        dropout: Dropout | None = None,
+        out: Float[Tensor, "replicas parameters"] | None = None,
+    ) -> tuple[Float[Tensor, " replicas"], Float[Tensor, "replicas parameters"]]:
+        """See `Network.loss_and_gradient`; there is nothing to drop, so factors are refused."""
+        if dropout is not None:
+            raise ValueError("the reduced ResNet-18 has no dropout")
+        # Leaves of their own: a slice of one leaf would cost a full-size gradient per slice.
+        views = self.layout.views(theta.detach())
+        leaves = {name: view.detach().requires_grad_() for name, view in views.items()}
+        with torch.enable_grad():
+            logits = self._forward(leaves, images)
+            if allowed is not None:
+                logits = logits.masked_fill(~allowed, -torch.inf)
+            each = cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
+            loss = each.view(labels.shape).mean(dim=1)
+            gradients = torch.autograd.grad(loss.sum(), list(leaves.values()))
+        gradient = torch.empty_like(theta) if out is None else out
+        for slot, part in zip(self.layout.views(gradient).values(), gradients, strict=True):
+            slot.copy_(part)
+        return loss.detach(), gradient
+
+    def _forward(
+        self, weights: dict[str, Tensor], images: Float[Tensor, "replicas batch *image"]
+    ) -> Float[Tensor, "replicas batch classes"]:
+        if images.device.type == "cpu" and len(images) > 1:
+            # On CPUs grouped convolutions are slower than one replica after the other.
+            alone = [
+                self._grouped(
+                    {name: w[r : r + 1] for name, w in weights.items()}, images[r : r + 1]
+                )
+                for r in range(len(images))
+            ]
+            return torch.cat(alone)
+        return self._grouped(weights, images)
+
+    def _grouped(
+        self, weights: dict[str, Tensor], images: Float[Tensor, "replicas batch *image"]
+    ) -> Float[Tensor, "replicas batch classes"]:
+        """All replicas at once, each a group of channels in [batch, replicas·channels, …]."""
+        replicas = len(images)
+
+        def conv(x: Tensor, name: str, stride: int = 1) -> Tensor:
+            weight = weights[name]
+            padding = weight.shape[-1] // 2
+            return conv2d(x, weight.flatten(0, 1), None, stride, padding, groups=replicas)
+
+        def norm(x: Tensor, name: str | None = None) -> Tensor:
+            scale = weights[f"{name}.scale"].flatten() if name else None
+            shift = weights[f"{name}.shift"].flatten() if name else None
+            return batch_norm(x, None, None, scale, shift, training=True)
+
+        x = images.transpose(0, 1).flatten(1, 2)
+        x = norm(conv(x, "stem"), "stem").relu()
+        for stage, block, stride in _blocks():
+            name = f"{stage}.{block}"
+            y = norm(conv(x, f"{name}.a", stride), f"{name}.a").relu()
+            y = norm(conv(y, f"{name}.b"), f"{name}.b")
+            shortcut = f"{name}.shortcut"
+            x = (y + (norm(conv(x, shortcut, stride)) if shortcut in weights else x)).relu()
+        features = x.mean(dim=(2, 3)).unflatten(1, (replicas, -1)).transpose(0, 1)
+        return torch.baddbmm(weights["head.bias"][:, None], features, weights["head.weight"].mT)
+
+
+def _norm(name: str, width: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.scale": (width,), f"{name}.shift": (width,)}
+
+
+def _blocks() -> list[tuple[int, int, int]]:
+    """(stage, block, stride of the block's first convolution)."""
+    return [
+        (stage, block, stride if block == 0 else 1)
+        for stage, stride in enumerate(STRIDES)
+        for block in range(BLOCKS)
+    ]

@@ -1,0 +1,256 @@
+"""One stack's training from its first task to its results. Knows nothing of Ray."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lmc_ray.connectivity.paths import (
+    Path,
+    barriers,
+    linear_path,
+    sequential_paths,
+    trio_paths,
+)
+from lmc_ray.learners import METHODS, Setting, Trio
+from lmc_ray.learners.evaluation import evaluate
+from lmc_ray.learners.hyperparameters import SGD
+from lmc_ray.metrics import Summary, average_accuracy, summarize
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What is measured while a stack trains."""
+
+    split: Literal["validation", "test"]
+    group: int
+    """Images a forward pass in evaluation; part of the protocol under batch normalisation."""
+    path_points: int = 0
+    """Points on each path; 0: no paths. With paths, MC-SGD trains as a trio."""
+
+
+@dataclass
+class Record:
+    """What is known of one replica; rows are named as the store's columns."""
+
+    seed: int
+    status: Literal["running", "finished", "diverged", "pruned"] = "running"
+    tasks_completed: int = 0
+    accuracies: list[Row] = field(default_factory=list)
+    paths: list[Row] = field(default_factory=list)
+    barriers: list[Row] = field(default_factory=list)
+    gradient_evaluations: int = 0
+    examples_seen: int = 0
+
+
+class Training:
+    """Trains one stack task by task and measures it.
+
+    A replica whose parameters or loss become NaN or infinite is marked `diverged` and leaves the
+    stack; the others go on with unchanged numbers.
+    """
+
+    def __init__(
+        self,
+        setting: Setting,
+        method: str,
+        hyperparameters: Sequence[SGD],
+        seeds: Sequence[int],
+        measurement: Measurement,
+    ) -> None:
+        kind = METHODS[method].learner
+        tasks = setting.benchmark.tasks
+        self.path_plan: list[Path] = []
+        if measurement.path_points and method == "mcsgd":
+            kind, self.path_plan = Trio, trio_paths(tasks)
+        elif measurement.path_points and kind.minimum == "sequential":
+            self.path_plan = sequential_paths(tasks)
+        self.setting = setting
+        self.measurement = measurement
+        self.learner = kind(setting, hyperparameters, seeds)
+        self.task = 0
+        """Tasks learned so far."""
+        self.records = [Record(seed) for seed in seeds]
+        self.kept: dict[tuple[str, int], Tensor] = {}
+        """Ends of the planned paths, by minimum and task."""
+        self.seconds = 0.0
+
+    @property
+    def active(self) -> list[Record]:
+        """The records of the replicas still in the stack, in stack order."""
+        return [record for record in self.records if record.status == "running"]
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to train."""
+        return not self.active
+
+    def step(self) -> None:
+        """Learn the next task, measure, and let diverged replicas leave."""
+        start = time.monotonic()
+        self.task += 1
+        self.learner.learn(self.task)
+        self._leave(self.learner.finite())
+        if self.active:
+            self._measure()
+        for record in self.active:
+            record.tasks_completed = self.task
+            record.gradient_evaluations = self.learner.gradient_evaluations
+            record.examples_seen = self.learner.examples_seen
+        if self.task == self.setting.benchmark.tasks and self.active:
+            self._measure_paths()
+            for record in self.active:
+                record.status = "finished"
+        self.seconds += time.monotonic() - start
+
+    def prune(self) -> None:
+        """End all replicas here, on the word of whoever compares trials."""
+        for record in self.active:
+            record.status = "pruned"
+
+    def accuracy(self, record: Record) -> float:
+        """Average accuracy over the tasks learned so far; chance level if diverged or unknown."""
+        rows = self._own_rows(record, self.task)
+        if record.status == "diverged" or not rows:
+            classes = self.setting.benchmark.task_classes(1)
+            return 1 / (self.setting.benchmark.classes if classes is None else len(classes))
+        return average_accuracy(self._matrix(record), self.task)
+
+    def summary(self, record: Record) -> Summary | None:
+        """Summary numbers of the method's own minimum; None unless the replica finished."""
+        if record.status != "finished":
+            return None
+        if not self._own_rows(record, 1):  # joint training has minima at the end only
+            accuracies = [row["accuracy"] for row in self._own_rows(record, self.task)]
+            return Summary(float(np.mean(accuracies)), None, None, None)
+        return summarize(self._matrix(record))
+
+    def state(self) -> dict[str, Any]:
+        """Everything needed to go on after the tasks learned so far."""
+        return {
+            "learner": self.learner.state(),
+            "task": self.task,
+            "records": [asdict(record) for record in self.records],
+            "kept": {key: theta.cpu() for key, theta in self.kept.items()},
+            "seconds": self.seconds,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a `state` of the same training."""
+        self.learner.restore(state["learner"])
+        self.task = state["task"]
+        self.records = [Record(**record) for record in state["records"]]
+        device = self.setting.device
+        self.kept = {key: theta.to(device) for key, theta in state["kept"].items()}
+        self.seconds = state["seconds"]
+
+    def _measure(self) -> None:
+        """Accuracy of the standing minima on every learned task; only the own one in a search."""
+        minima = self.learner.minima(self.task)
+        if self.measurement.split == "validation":
+            minima = {k: v for k, v in minima.items() if k == self.learner.minimum}
+        if not minima:
+            return
+        for path in self.path_plan:
+            for name, task in (
+                (path.from_minimum, path.from_task),
+                (path.to_minimum, path.to_task),
+            ):
+                if task == self.task:
+                    self.kept[name, task] = minima[name]
+        thetas = torch.cat(list(minima.values()))
+        replicas = len(self.active)
+        finite = [True] * replicas
+        for eval_task in range(1, self.task + 1):
+            examples = self.setting.benchmark.examples(eval_task, self.measurement.split)
+            accuracy, loss = evaluate(
+                self.setting.network,
+                thetas,
+                examples,
+                self.setting.allowed(eval_task),
+                self.measurement.group,
+            )
+            rows = zip(accuracy.tolist(), loss.tolist(), strict=True)
+            for i, (each_accuracy, each_loss) in enumerate(rows):
+                kind, replica = divmod(i, replicas)
+                if list(minima)[kind] == self.learner.minimum:
+                    finite[replica] &= bool(np.isfinite(each_loss))
+                self.active[replica].accuracies.append(
+                    {
+                        "minimum": list(minima)[kind],
+                        "after_task": self.task,
+                        "eval_task": eval_task,
+                        "split": self.measurement.split,
+                        "accuracy": each_accuracy,
+                        "loss": each_loss,
+                        "examples": len(examples.labels),
+                    }
+                )
+        self._leave(finite)
+
+    def _measure_paths(self) -> None:
+        for path in self.path_plan:
+            start = self.kept[path.from_minimum, path.from_task]
+            end = self.kept[path.to_minimum, path.to_task]
+            curve = linear_path(
+                self.setting.network,
+                start,
+                end,
+                self.measurement.path_points,
+                self.setting.benchmark.examples(path.eval_task, self.measurement.split),
+                self.setting.allowed(path.eval_task),
+                self.measurement.group,
+            )
+            for replica, record in enumerate(self.active):
+                keys = {
+                    "path_id": path.path_id,
+                    "from_seed": record.seed,
+                    "to_seed": record.seed,
+                    **asdict(path),
+                    "curve": "linear",
+                    "control": "same-init",
+                    "split": self.measurement.split,
+                }
+                record.paths += [
+                    {**keys, "alpha": alpha, "accuracy": accuracy, "loss": loss}
+                    for alpha, accuracy, loss in zip(
+                        curve.alphas.tolist(),
+                        curve.accuracy[replica].tolist(),
+                        curve.loss[replica].tolist(),
+                        strict=True,
+                    )
+                ]
+                same_task = path.from_task == path.to_task
+                heights = barriers(curve, replica, same_task=same_task)
+                record.barriers.append({**keys, **asdict(heights)})
+
+    def _leave(self, stay: list[bool]) -> None:
+        """Mark the replicas that may not stay as diverged and go on without them."""
+        if all(stay):
+            return
+        index = [replica for replica, stays in enumerate(stay) if stays]
+        for record, stays in zip(self.active, stay, strict=True):
+            if not stays:
+                record.status = "diverged"
+        self.learner.keep(index)
+        self.kept = {key: theta[index] for key, theta in self.kept.items()}
+
+    def _own_rows(self, record: Record, after: int) -> list[Row]:
+        return [
+            row
+            for row in record.accuracies
+            if row["minimum"] == self.learner.minimum and row["after_task"] == after
+        ]
+
+    def _matrix(self, record: Record) -> np.ndarray:
+        matrix = np.full((self.task, self.task), np.nan)
+        for row in record.accuracies:
+            if row["minimum"] == self.learner.minimum:
+                matrix[row["after_task"] - 1, row["eval_task"] - 1] = row["accuracy"]
+        return matrix
