@@ -93,7 +93,12 @@ class Benchmark:
         if classes is not None:
             rows = split.rows(labels, classes)
             labels, train = labels[rows], int(np.searchsorted(rows, train))
-        window = {"train": slice(train), "validation": slice(train, None)}.get(part, slice(None))
+        window = {
+            "train": slice(train),
+            "validation": slice(train, None),
+            "full": slice(None),
+            "test": slice(None),
+        }[part]
         images = torch.from_numpy(self._images(task, kind))
         return Examples(images[window], torch.from_numpy(labels)[window])
 
@@ -103,12 +108,7 @@ class Benchmark:
 
     def _images(self, task: int, kind: str) -> np.ndarray:
         path = self._path(task, kind)
-        try:
-            return cache.read_array(path)
-        except (OSError, ValueError):  # not built, or damaged
-            cache.discard(path)
-            cache.publish(path, partial(self._build, task, kind))
-            return cache.read_array(path)
+        return cache.read_or_build(path, cache.read_array, partial(self._build, task, kind))
 
     def _path(self, task: int, kind: str) -> Path:
         if self.classes_per_task is not None:
@@ -183,10 +183,9 @@ def load(
         raise UserError(f"{name}: angle must be more than 0 and less than 360 degrees, got {angle}")
     title, source = locate.find_source(name, data)
     chosen = catalog.defaults_for(family, title, source.classes, source.image_shape[0])
-    if family == "rotated":
-        angle = float(angle if angle is not None else chosen.angle or 0.0)
-    if family == "split":
-        classes_per_task = classes_per_task or chosen.classes_per_task
+    angle = chosen.angle if angle is None else float(angle)
+    if classes_per_task is None:
+        classes_per_task = chosen.classes_per_task
     if classes_per_task is not None and not 2 <= classes_per_task <= source.classes:
         raise UserError(
             f"{name}: classes per task must be 2 to {source.classes}, got {classes_per_task}"

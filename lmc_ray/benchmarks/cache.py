@@ -13,12 +13,14 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from lmc_ray.benchmarks import protocol
 from lmc_ray.errors import UserError
+
+Result = TypeVar("Result")
 
 
 def root() -> Path:
@@ -51,35 +53,52 @@ def _locked(target: Path) -> Iterator[None]:
         with suppress(OSError):  # a network file system without locks
             fcntl.flock(lock, fcntl.LOCK_EX)
             for stale in target.parent.glob(f".{target.name}.*.tmp"):
-                shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
+                _remove(stale)
         yield
 
 
-def discard(target: Path) -> None:
-    """Removes a damaged file or folder, if it is there; pages that others have mapped live on."""
-    with writing():
-        if target.is_dir():
-            shutil.rmtree(target, ignore_errors=True)
-        else:
-            target.unlink(missing_ok=True)
+def read_or_build(
+    target: Path, read: Callable[[Path], Result], build: Callable[[Path], None]
+) -> Result:
+    """What `read` makes of `target`, built first where it is missing or damaged.
 
+    Args:
+        target: final path of a file or folder.
+        read: raises OSError or ValueError if what is there cannot be used.
+        build: writes a whole new file or folder at the temporary path that it is given.
 
-def publish(target: Path, build: Callable[[Path], None]) -> None:
-    """Lets `build` write a file or folder at a temporary path, then names it `target`.
-
-    Whoever comes second waits, and finds the target built.
+    Raises:
+        UserError: the cache folder cannot be written.
     """
+    with suppress(OSError, ValueError):
+        return read(target)
     with writing(), _locked(target):
-        if target.exists():
-            return
+        with suppress(OSError, ValueError):
+            return read(target)  # built by another process in the meantime
+        _remove(target)
         temporary = target.parent / f".{target.name}.{uuid.uuid4().hex}.tmp"
-        build(temporary)
         try:
-            temporary.rename(target)
-        except OSError:
-            if not target.exists():  # else: built twice for want of a lock, and equal
-                raise
-        _sync(target.parent)
+            build(temporary)
+            _rename(temporary, target)
+        finally:
+            _remove(temporary)
+        return read(target)
+
+
+def _rename(temporary: Path, target: Path) -> None:
+    try:
+        temporary.rename(target)
+    except OSError:
+        if not target.exists():  # else: built twice for want of a lock, and equal
+            raise
+    _sync(target.parent)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _sync(folder: Path) -> None:
@@ -101,11 +120,6 @@ def write_array(
             file.write(np.ascontiguousarray(chunk, dtype=dtype).data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def write_whole(path: Path, array: np.ndarray) -> None:
-    """Writes an array that is in memory anyway as an ``.npy`` file."""
-    write_array(path, array.shape, array.dtype.str, [array])
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

@@ -19,9 +19,8 @@ def find() -> Found:
 def _decode() -> tuple[Arrays, Arrays]:
     from sklearn.datasets import load_digits
 
-    digits = load_digits()
-    images = np.rint(digits.images * 255 / 16).astype(np.uint8)[:, None]  # stored as 0 … 16
-    labels = digits.target.astype(np.int64)
-    examples = Arrays(images, labels)
+    pixels, labels = (np.asarray(array) for array in load_digits(return_X_y=True))
+    images = np.rint(pixels * 255 / 16).astype(np.uint8).reshape(-1, 1, 8, 8)  # stored as 0 … 16
+    labels = labels.astype(np.int64)
     test = stratified(labels, _TEST, "digits test")
-    return examples.take(~test), examples.take(test)
+    return Arrays(images[~test], labels[~test]), Arrays(images[test], labels[test])

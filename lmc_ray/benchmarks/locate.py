@@ -1,8 +1,10 @@
 """Finds the images that a benchmark's name means: a known source, or a folder of the user's."""
 
+import os
 from pathlib import Path
 
-from lmc_ray.benchmarks import catalog, digits, idx
+from lmc_ray.benchmarks import catalog, cifar, digits, folder, idx, parquet
+from lmc_ray.benchmarks.download import downloaded
 from lmc_ray.benchmarks.source import Found, Source, opened
 from lmc_ray.errors import UserError, unknown
 
@@ -32,25 +34,69 @@ def find_source(name: str, data: str | None) -> tuple[str, Source]:
         UserError: there is no such source, or its files are missing or bad.
     """
     _, word = parse(name)
+    root = None if data is None else Path(data).expanduser()
     if word in catalog.SOURCES:
-        source = opened(_find_known(word, data))
+        source = opened(_known(word, root))
         _check_known(word, source)
         return word, source
-    raise unknown("benchmark", name, catalog.names())
+    if os.sep in word or word.startswith(("~", ".")):
+        path = Path(word).expanduser().resolve()
+        return path.name, opened(_own(path))
+    if root is not None and (root / word).is_dir():
+        return word, opened(_own(root / word))
+    near = unknown("benchmark", name, catalog.names())
+    raise UserError(f"{near} (images of your own: {name.partition('-')[0]}-/path/to/folder)")
 
 
-def _find_known(word: str, data: str | None) -> Found:
+def _own(path: Path) -> Found:
+    """Images in the user's own folder, or in its folder ``data`` as the Hub lays them out."""
+    if not path.is_dir():
+        raise UserError(f"no folder {path}: check the path")
+    for candidate in (path, path / "data"):
+        if _has_images(candidate):
+            return (parquet if parquet.held_by(candidate) else folder).find(candidate)
+    raise UserError(
+        f"{path} holds no images: put train-*.parquet and test-*.parquet there, or the folders "
+        "train/<class> and test/<class>"
+    )
+
+
+def _has_images(path: Path) -> bool:
+    return parquet.held_by(path) or folder.held_by(path)
+
+
+def _known(word: str, root: Path | None) -> Found:
     if word == "digits":
         return digits.find()
-    folder = Path(data or ".").expanduser()
-    return idx.find(folder / _RAW_FOLDERS[word])
+    if root is None:
+        return _in_torchvision_layout(word, downloaded(word))
+    if not root.is_dir():
+        raise UserError(f"no data folder {root}: check --data (LMC_DATA)")
+    if _has_images(root / word) or _has_images(root / word / "data"):
+        return _own(root / word)
+    torchvision_folder = root / (_RAW_FOLDERS | cifar.FOLDERS)[word]
+    if torchvision_folder.is_dir():
+        return _in_torchvision_layout(word, root)
+    if _has_images(root):
+        return _own(root)
+    raise UserError(
+        f"no {word} in {root}: expected {word}/train-*.parquet and {word}/test-*.parquet, or "
+        f"torchvision's {torchvision_folder.relative_to(root)}; without --data (LMC_DATA) it is "
+        "downloaded"
+    )
+
+
+def _in_torchvision_layout(word: str, root: Path) -> Found:
+    if word in _RAW_FOLDERS:
+        return idx.find(root / _RAW_FOLDERS[word])
+    return cifar.find(word, root)
 
 
 def _check_known(word: str, source: Source) -> None:
     known = catalog.SOURCES[word]
     if (source.classes, source.image_shape) != (known.classes, known.image_shape):
         raise UserError(
-            f"these images are not {word}: {source.classes} classes of {source.image_shape} "
-            f"(channels, height, width), expected {known.classes} of {known.image_shape}; "
-            f"check the data folder"
+            f"the images found are not {word}: {source.classes} classes of {source.image_shape} "
+            f"(channels, height, width), expected {known.classes} of {known.image_shape}; check "
+            "--data (LMC_DATA)"
         )

@@ -1,9 +1,10 @@
 """What is fixed about the images of every benchmark: their order, the validation split, the name.
 
-Everything here is a function of the decoded examples alone. Examples are first sorted by (label,
-SHA-256 of the pixels), so neither the file format nor the order of the rows in a file decides which
-images are held out, in which order they lie, or what the fingerprint is. All random choices come
-from the raw words of a bit generator, which NumPy keeps the same across versions and machines.
+Everything here is a function of the decoded examples alone. Examples are ranked by (label, SHA-256
+of the pixels) before anything is chosen, so neither the file format nor the order of the rows in a
+file decides which images are held out, in which order they lie, or what the fingerprint is. All
+random choices come from the raw words of a bit generator, which NumPy keeps the same across
+versions and machines.
 """
 
 import hashlib
@@ -26,42 +27,27 @@ class Arrays(NamedTuple):
     images: UInt8[np.ndarray, "examples channels height width"]
     labels: Int64[np.ndarray, " examples"]
 
-    def take(self, rows: np.ndarray) -> "Arrays":
-        """The examples at `rows` (indices or a mask), copied."""
-        return Arrays(self.images[rows], self.labels[rows])
 
+class Arrangement(NamedTuple):
+    """Which rows of the decoded splits come first, second, … in every benchmark.
 
-class Arranged(NamedTuple):
-    """A source in protocol order; the last `validation` rows of `train` are the held-out ones."""
+    Attributes:
+        train: rows of the training split; the held-out ones are last.
+        validation: how many of them are held out.
+        test: rows of the test split.
+        fingerprint: SHA-256 (hex) of both splits, whatever the order of their rows.
+    """
 
-    train: Arrays
-    test: Arrays
+    train: Int64[np.ndarray, " train"]
     validation: int
+    test: Int64[np.ndarray, " test"]
+    fingerprint: str
 
 
 def shuffled(count: int, purpose: str, *path: int) -> Int64[np.ndarray, " count"]:
     """A fixed permutation of ``range(count)``, one for each (purpose, path)."""
     words = np.random.PCG64([SEED, zlib.crc32(purpose.encode()), *path]).random_raw(count)
     return np.argsort(words, kind="stable")
-
-
-def canonical(examples: Arrays) -> Arrays:
-    """The same examples sorted by (label, SHA-256 of the pixels)."""
-    images = np.ascontiguousarray(examples.images)
-    digests = np.array([hashlib.sha256(image).digest() for image in images], dtype="S32")
-    rows = np.argsort(digests, kind="stable")
-    rows = rows[np.argsort(examples.labels[rows], kind="stable")]
-    return Arrays(images[rows], examples.labels[rows])
-
-
-def fingerprint(train: Arrays, test: Arrays) -> str:
-    """SHA-256 (hex) of both splits in canonical order: shapes, pixels and labels."""
-    digest = hashlib.sha256()
-    for part, (images, labels) in (("train", train), ("test", test)):
-        digest.update(f"{part} {images.shape}".encode())
-        digest.update(np.ascontiguousarray(images))
-        digest.update(labels.astype("<i8"))
-    return digest.hexdigest()
 
 
 def stratified(
@@ -83,12 +69,31 @@ def stratified(
     return chosen
 
 
-def arranged(train: Arrays, test: Arrays, validation: int) -> Arranged:
-    """Canonical examples in protocol order: training, validation and test rows, each shuffled."""
-    held_out = stratified(train.labels, validation, "validation")
-    parts = []
-    for rows, purpose in ((~held_out, "train"), (held_out, "held out")):
-        members = np.flatnonzero(rows)
-        parts.append(members[shuffled(len(members), purpose)])
-    test_order = shuffled(len(test.labels), "test")
-    return Arranged(train.take(np.concatenate(parts)), test.take(test_order), len(parts[1]))
+def arrange(train: Arrays, test: Arrays, validation: int) -> Arrangement:
+    """Ranks the examples, holds out `validation` of the training ones, shuffles every part."""
+    train_rank, train_identity = _ranked(train)
+    test_rank, test_identity = _ranked(test)
+    held_out = stratified(train.labels[train_rank], validation, "validation")
+    kept = _shuffled_rows(train_rank[~held_out], "train")
+    held = _shuffled_rows(train_rank[held_out], "held out")
+    return Arrangement(
+        train=np.concatenate([kept, held]),
+        validation=len(held),
+        test=_shuffled_rows(test_rank, "test"),
+        fingerprint=hashlib.sha256(train_identity + test_identity).hexdigest(),
+    )
+
+
+def _ranked(split: Arrays) -> tuple[Int64[np.ndarray, " examples"], bytes]:
+    """Rows by (label, SHA-256 of the pixels), and the split's part of the fingerprint."""
+    pixels = [hashlib.sha256(image.tobytes()).digest() for image in split.images]
+    digests = np.array(pixels, dtype="S32")
+    rows = np.argsort(digests, kind="stable")
+    rows = rows[np.argsort(split.labels[rows], kind="stable")]
+    shape = np.array(split.images.shape, dtype="<i8")
+    labels = split.labels[rows].astype("<i8")
+    return rows, shape.tobytes() + labels.tobytes() + digests[rows].tobytes()
+
+
+def _shuffled_rows(rows: Int64[np.ndarray, " rows"], purpose: str) -> Int64[np.ndarray, " rows"]:
+    return rows[shuffled(len(rows), purpose)]

@@ -81,32 +81,22 @@ def opened(found: Found) -> Source:
     """The source from the cache, decoded first if this node has not seen these files."""
     key = hashlib.sha256(f"{_DECODER}\n{found.validation}\n{found.identity}".encode()).hexdigest()
     index = cache.place() / "index" / f"{key}.json"
-    source = _indexed(index)
-    if source is None:
-        cache.discard(index)
-        cache.publish(index, partial(_build, found))
-        source = _indexed(index)
-        assert source is not None
+    return cache.read_or_build(index, _indexed, partial(_build, found))
+
+
+def _indexed(index: Path) -> Source:
+    about = json.loads(index.read_text())
+    source = Source(**{**about, "image_shape": tuple(about["image_shape"])})
+    return _whole(source, source.folder)
+
+
+def _whole(source: Source, folder: Path) -> Source:
+    """Reads the source's arrays where they are mapped from, so that damage shows."""
+    for split, count in (("train", source.train + source.validation), ("test", source.test)):
+        shapes = source.images(split).shape, source.labels(split).shape
+        if shapes != ((count, *source.image_shape), (count,)):
+            raise ValueError(f"{folder}: arrays of {split} have shapes {shapes}")
     return source
-
-
-def _indexed(index: Path) -> Source | None:
-    try:
-        about = json.loads(index.read_text())
-        source = Source(**{**about, "image_shape": tuple(about["image_shape"])})
-    except (OSError, ValueError, TypeError, KeyError):
-        return None  # not built, or damaged
-    return source if _whole(source) else None
-
-
-def _whole(source: Source) -> bool:
-    try:
-        for split in ("train", "test"):
-            if len(source.images(split)) != len(source.labels(split)):
-                return False
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 def _build(found: Found, index: Path) -> None:
@@ -118,29 +108,28 @@ def _build(found: Found, index: Path) -> None:
             "check the file and its permissions"
         ) from error
     check(found.where, train, test)
-    train, test = protocol.canonical(train), protocol.canonical(test)
     validation = round(len(train.labels) / 10) if found.validation is None else found.validation
-    fingerprint = protocol.fingerprint(train, test)
-    arranged = protocol.arranged(train, test, validation)
+    arrangement = protocol.arrange(train, test, validation)
     source = Source(
-        fingerprint=fingerprint,
-        classes=int(arranged.train.labels.max()) + 1,
-        image_shape=arranged.train.images.shape[1:],
-        train=len(arranged.train.labels) - arranged.validation,
-        validation=arranged.validation,
-        test=len(arranged.test.labels),
+        fingerprint=arrangement.fingerprint,
+        classes=int(train.labels.max()) + 1,
+        image_shape=train.images.shape[1:],
+        train=len(train.labels) - arrangement.validation,
+        validation=arrangement.validation,
+        test=len(test.labels),
     )
-    if not _whole(source):
-        cache.discard(source.folder)
-    cache.publish(source.folder, partial(_write, arranged))
+    write = partial(_write, train, test, arrangement)
+    cache.read_or_build(source.folder, partial(_whole, source), write)
     cache.write_json(index, asdict(source))
 
 
-def _write(arranged: protocol.Arranged, folder: Path) -> None:
+def _write(train: Arrays, test: Arrays, order: protocol.Arrangement, folder: Path) -> None:
     folder.mkdir()
-    for split, examples in (("train", arranged.train), ("test", arranged.test)):
-        cache.write_whole(folder / f"images-{split}.npy", examples.images)
-        cache.write_whole(folder / f"labels-{split}.npy", examples.labels)
+    for name, split, rows in (("train", train, order.train), ("test", test, order.test)):
+        shape = (len(rows), *split.images.shape[1:])
+        chunks = (split.images[rows[start : start + 4096]] for start in range(0, len(rows), 4096))
+        cache.write_array(folder / f"images-{name}.npy", shape, "uint8", chunks)
+        cache.write_array(folder / f"labels-{name}.npy", (len(rows),), "<i8", [split.labels[rows]])
 
 
 def check(where: str, train: Arrays, test: Arrays) -> None:
