@@ -3,5 +3,6 @@
 from lmc_ray.store.commit import check_sweep_name
 from lmc_ray.store.schemas import TABLES
 from lmc_ray.store.store import Store
+from lmc_ray.store.verify import Finding
 
-__all__ = ["TABLES", "Store", "check_sweep_name"]
+__all__ = ["TABLES", "Finding", "Store", "check_sweep_name"]

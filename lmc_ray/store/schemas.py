@@ -69,6 +69,9 @@ _IDENTITY = (
     _column("night", TEXT),
     _column("reused_from", TEXT, "the sweep that ran this cell, if it was not this one"),
     _column("method", TEXT, "naive-sgd, stable-sgd, multitask or mcsgd"),
+)
+
+_MEASURED_ON = (
     _column("benchmark", TEXT),
     _column("network", TEXT),
     _column("tasks", INT),
@@ -112,8 +115,9 @@ _HYPERPARAMETERS = (
     _column("memory_draw", TEXT),
     _column("memory_includes_current", FLAG),
     _column("path_points", INT, "values of alpha on each measured path; 0 = none measured"),
-    _column("config", TEXT, "the whole specification as canonical JSON"),
 )
+
+_CONFIG = _column("config", TEXT, "the whole specification as canonical JSON")
 
 _OUTCOME = (
     _column("average_accuracy", REAL, "mean over tasks after the last one; fraction"),
@@ -151,7 +155,7 @@ _PATH = (
 TABLES: Mapping[str, Table] = {
     "runs": Table(
         "one cell: its configuration, its seed and its summary numbers",
-        _schema(_CELL, _IDENTITY, _HYPERPARAMETERS, _OUTCOME),
+        _schema(_CELL, _IDENTITY, _MEASURED_ON, _HYPERPARAMETERS, _CONFIG, _OUTCOME),
         ("cell_id",),
     ),
     "accuracies": Table(
@@ -217,3 +221,6 @@ TABLES: Mapping[str, Table] = {
 
 # The tables whose rows count only through their cell's row in `runs`.
 CELL_TABLES = tuple(name for name in TABLES if name not in ("runs", "trials"))
+
+# The columns of `runs` that two cells of one method must share to be seeds of one configuration.
+CONFIGURATION = tuple(field.name for field in (*_MEASURED_ON, *_HYPERPARAMETERS))

@@ -12,6 +12,7 @@ from lmc_ray.errors import UserError
 from lmc_ray.store import commit, snapshot
 from lmc_ray.store.files import one_line, open_root, write_whole
 from lmc_ray.store.schemas import CELL_TABLES
+from lmc_ray.store.verify import Finding, verify_cells, verify_files
 
 
 class Store:
@@ -133,6 +134,17 @@ class Store:
                 if row["sweep"] == found[row["cell_id"]]["sweep"]
             ]
         self.commit(sweep, attempt, rows)
+
+    def verify(self) -> list[Finding]:
+        """Everything in the root that is not as a commit leaves it; an empty list is good news."""
+        findings = verify_files(self._filesystem, self._base)
+        try:
+            with self.database() as database:
+                findings += verify_cells(self._base, database)
+        except UserError as problem:
+            # A newer or unreadable file; it has its own finding, but cells stay unchecked.
+            findings.append(Finding(False, self._base, None, f"cells not checked: {problem}"))
+        return findings
 
 
 def _best(runs: pa.Table, cell_ids: Collection[str]) -> dict[str, dict[str, Any]]:

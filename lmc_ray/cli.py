@@ -1,0 +1,260 @@
+"""The command `lmc-ray`: ask a results root, and see what there is to run.
+
+Libraries are imported inside the commands that need them, so that `--help` answers at once.
+"""
+
+import io
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from lmc_ray import __version__
+from lmc_ray.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from lmc_ray.store import Store
+
+app = typer.Typer(
+    name="lmc-ray",
+    help="Sweeps on Ray for the study of linear mode connectivity, and SQL over their results.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Root = Annotated[
+    str,
+    typer.Argument(
+        metavar="ROOT", help="the results: a folder, or a URI such as s3://bucket/results"
+    ),
+]
+Sweep = Annotated[str | None, typer.Option(metavar="NAME", help="only this sweep of the root")]
+Output = Annotated[
+    Path | None, typer.Option("-o", "--output", metavar="FILE", help="write to a file instead")
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"lmc-ray {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _lmc_ray(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
+    del version
+
+
+@app.command()
+def query(
+    root: Root,
+    sql: Annotated[
+        str | None, typer.Argument(metavar="SQL", help="a query in DuckDB's SQL, in quotes")
+    ] = None,
+    views: Annotated[
+        bool, typer.Option("--views", help="list the tables and their columns instead")
+    ] = False,
+    form: Annotated[
+        Literal["table", "csv", "json", "parquet"], typer.Option("--format", help="of the output")
+    ] = "table",
+    sweep: Sweep = None,
+    output: Output = None,
+) -> None:
+    """Ask the results in SQL.
+
+    The query sees the tables runs, accuracies, paths, barriers and trials, each cell once, and
+    nothing else; it cannot change them. For example:
+
+    lmc-ray query results "SELECT method, avg(average_accuracy) FROM runs GROUP BY method"
+    """
+    from lmc_ray.store.export import encode
+
+    if views:
+        _put(_describe_tables().encode(), output)
+        return
+    if sql is None:
+        raise UserError("no SQL given: put a query in quotes after ROOT, or ask with --views")
+    import duckdb
+
+    with _open(root, sweep) as database:
+        try:
+            result = database.sql(sql)
+            if result is None:
+                raise UserError("the SQL returns no rows: begin it with SELECT")
+            on_terminal = output is None and sys.stdout.isatty()
+            data = encode(result, form, shutil.get_terminal_size().columns if on_terminal else None)
+        except duckdb.Error as problem:
+            raise _sql_problem(problem) from None
+    if form == "parquet" and on_terminal:
+        raise UserError("Parquet is no text for a terminal: add -o FILE")
+    _put(data, output)
+
+
+@app.command()
+def table(
+    root: Root,
+    what: Annotated[
+        Literal["accuracy", "barriers"],
+        typer.Option(help="methods side by side, or every measured path"),
+    ] = "accuracy",
+    form: Annotated[
+        Literal["text", "markdown", "latex"], typer.Option("--format", help="of the output")
+    ] = "text",
+    sweep: Sweep = None,
+    output: Output = None,
+) -> None:
+    """Print the results of the confirmed seeds: mean, spread, and the paper's numbers beside ours.
+
+    A sweep that still runs or was interrupted shows the seeds it has.
+    """
+    from lmc_ray.tables import accuracy_sheets, barriers_sheets, pending, render
+
+    with _open(root, sweep) as database:
+        sheets = (accuracy_sheets if what == "accuracy" else barriers_sheets)(database)
+        waiting = pending(database)
+    if not sheets and not waiting:
+        waiting = [f"no {what} to show: the confirmed cells have none"]
+    text = render(sheets, form)
+    if form == "text" or not sheets:
+        text += "\n" * bool(sheets and waiting) + "".join(f"{line}\n" for line in waiting)
+    _put(text.encode(), output)
+
+
+@app.command()
+def verify(root: Root) -> None:
+    """Check every file of the results: torn or missing files, duplicates, incomplete cells.
+
+    Exit status 1 if anything is wrong. What a stopped attempt left behind is listed as a note:
+    no reader sees it, and it does no harm.
+    """
+    store = _results(root)
+    findings = store.verify()
+    defects = [finding for finding in findings if not finding.harmless]
+    for finding in findings:
+        cell = f" (cell {finding.cell})" if finding.cell else ""
+        kind = "note" if finding.harmless else "DEFECT"
+        typer.echo(f"{kind}: {finding.file}{cell}: {finding.message}")
+    sweeps = len(store.sweeps())
+    typer.echo(
+        f"{root}: {sweeps} sweep{'s' * (sweeps != 1)}, {len(defects)} "
+        f"defect{'s' * (len(defects) != 1)}, {len(findings) - len(defects)} note(s)"
+    )
+    if defects:
+        raise typer.Exit(1)
+
+
+@app.command()
+def benchmarks() -> None:
+    """List the benchmarks: sequences of tasks that a sweep can run on."""
+    from lmc_ray.benchmarks import describe
+    from lmc_ray.tables import Sheet, render
+
+    infos = describe()
+    rows = [
+        (
+            info.name,
+            str(info.tasks),
+            str(info.most_tasks),
+            str(info.classes),
+            "×".join(map(str, info.image_shape)),
+            info.network,
+        )
+        for info in infos
+    ]
+    by_source: dict[str, list[str]] = {}
+    for info in infos:
+        by_source.setdefault(info.source, []).append(info.name)
+    notes = [f"{', '.join(names)}: {source}" for source, names in by_source.items()]
+    columns = ("benchmark", "tasks", "at\nmost", "classes", "image", "network")
+    typer.echo(render([Sheet("Benchmarks and their defaults", columns, rows, notes)]), nl=False)
+
+
+def _results(root: str) -> "Store":
+    """The store of a root that has results."""
+    from lmc_ray.store import Store
+
+    store = Store(root)
+    if not store.sweeps():
+        raise UserError(
+            f"no results in {root}: give the folder that a sweep printed at its end, or run one "
+            "with `make sweep`"
+        )
+    return store
+
+
+def _open(root: str, sweep: str | None) -> "duckdb.DuckDBPyConnection":
+    """The tables of a root, or of one of its sweeps."""
+    store = _results(root)
+    if sweep is not None and sweep not in (known := store.sweeps()):
+        raise unknown("sweep", sweep, known)
+    return store.database(sweep)
+
+
+def _describe_tables() -> str:
+    """Every table, its columns and their meaning."""
+    from lmc_ray.store.schemas import TABLES, description
+
+    lines = []
+    for name, table in TABLES.items():
+        lines.append(f"{name}: {table.meaning}; one row per {', '.join(table.key)}")
+        for field in table.schema:
+            lines.append(f"    {field.name:24} {field.type!s:22} {description(field)}".rstrip())
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _sql_problem(problem: "duckdb.Error") -> UserError:
+    from lmc_ray.store import TABLES
+
+    # DuckDB draws the place below its message; the message names it too.
+    message = " ".join(str(problem).split("\n\nLINE ")[0].split())
+    if "Table with name" in message:
+        message = message.split(" Did you mean")[0] + f" The tables are {', '.join(TABLES)}."
+    return UserError(f"the SQL does not work: {message}")
+
+
+def _put(data: bytes, output: Path | None) -> None:
+    if output is None:
+        typer.echo(data, nl=False)
+        return
+    try:
+        output.write_bytes(data)
+    except OSError as problem:
+        raise UserError(f"cannot write {output}: {problem.strerror}") from None
+
+
+def _complain(message: str) -> int:
+    typer.echo(f"lmc-ray: error: {' '.join(message.split())}", err=True)
+    return 2
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command; mistakes that a user can mend end with one line and status 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show '±'
+    try:
+        given = sys.argv[1:] if arguments is None else arguments
+        status = app(given or ["--help"], prog_name=app.info.name, standalone_mode=False)
+        sys.stdout.flush()
+    except UserError as problem:
+        status = _complain(str(problem))
+    except typer.TyperException as problem:
+        status = _complain(problem.format_message())
+    except (typer.Abort, KeyboardInterrupt):
+        status = 130
+    except BrokenPipeError:
+        # The reader of our pipe has seen enough; what Python still has to write goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    sys.exit(status)

@@ -1,0 +1,18 @@
+"""Tables for people, from the rows of the store: `lmc-ray table` and the end of every sweep."""
+
+from lmc_ray.tables.accuracy import AccuracyRow, accuracy_rows, accuracy_sheets
+from lmc_ray.tables.barriers import BarriersRow, barriers_rows, barriers_sheets
+from lmc_ray.tables.pending import pending
+from lmc_ray.tables.sheet import Sheet, render
+
+__all__ = [
+    "AccuracyRow",
+    "BarriersRow",
+    "Sheet",
+    "accuracy_rows",
+    "accuracy_sheets",
+    "barriers_rows",
+    "barriers_sheets",
+    "pending",
+    "render",
+]

@@ -1,0 +1,166 @@
+"""The main result: accuracy, forgetting, rise of the loss and cost, method by method."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import duckdb
+
+from lmc_ray import paper
+from lmc_ray.paper import Published
+from lmc_ray.statistics import Summary, summarise
+from lmc_ray.tables.groups import Group, Run, by_setting, confirmed, title
+from lmc_ray.tables.sheet import NOT_AVAILABLE, Sheet, short, spread
+
+_SPREAD = "mean ± sample standard deviation over seeds; forgetting in percentage points"
+_RISE = (
+    "rise: highest loss on task 1 along the line from the method's minimum after task 1 to its "
+    "last one, minus the loss where the line starts"
+)
+_TRIO = (
+    "multitask's line is measured in the MC-SGD cell of the same seed (one trio, one "
+    "initialisation): from its sequential minimum after task 1 to its multitask minimum"
+)
+_PAPER = f"paper: {paper.SOURCE}, 5 seeds, memory of 1 example per class; tuned on test accuracy"
+_COST = (
+    "memory: examples kept per class and task; grad. evals, data seen: gradient evaluations and "
+    "examples in them, per seed"
+)
+
+# From which minimum to which the line of a method runs; others than these two run as plain SGD's.
+_LINES = {"mcsgd": ("connected", "connected"), "multitask": ("sequential", "multitask")}
+_PLAIN = ("sequential", "sequential")
+
+_RISES = """
+    SELECT cell_id, loss_rise FROM barriers JOIN runs USING (sweep, cell_id)
+    WHERE sweep = $sweep AND curve = 'linear' AND control = 'same-init' AND eval_task = 1
+    AND from_task = 1 AND to_task = runs.tasks AND loss_rise IS NOT NULL
+    AND from_minimum = $start AND to_minimum = $stop
+"""
+
+
+@dataclass(frozen=True)
+class AccuracyRow:
+    """One line of the table, in numbers.
+
+    Attributes:
+        group: the configuration and its runs.
+        diverged: seeds whose loss became NaN or infinite; they are in none of the means.
+        accuracy: average accuracy, fraction; None where no seed has finished.
+        forgetting: fraction; None for multitask.
+        rise: of the loss, in nats; None where no path was measured.
+        memory_per_class: None for methods without a memory.
+        gradient_evaluations: mean over seeds.
+        examples_seen: mean over seeds.
+        paper: what the paper has in this place.
+    """
+
+    group: Group
+    diverged: int
+    accuracy: Summary | None
+    forgetting: Summary | None
+    rise: Summary | None
+    memory_per_class: int | None
+    gradient_evaluations: float | None
+    examples_seen: float | None
+    paper: Published | None
+
+
+def accuracy_rows(database: duckdb.DuckDBPyConnection) -> list[list[AccuracyRow]]:
+    """The rows of one table per sweep and sequence of tasks."""
+    return [
+        [_row(database, group, groups) for group in groups]
+        for groups in by_setting(confirmed(database)).values()
+    ]
+
+
+def accuracy_sheets(database: duckdb.DuckDBPyConnection) -> list[Sheet]:
+    """One table for people per sweep and sequence of tasks; none where nothing is confirmed."""
+    return [_sheet(rows) for rows in accuracy_rows(database)]
+
+
+def _row(database: duckdb.DuckDBPyConnection, group: Group, others: Sequence[Group]) -> AccuracyRow:
+    runs = group.finished
+    first = group.runs[0]
+    return AccuracyRow(
+        group=group,
+        diverged=sum(run["status"] == "diverged" for run in group.runs),
+        accuracy=_over(runs, "average_accuracy"),
+        forgetting=None if group.method == "multitask" else _over(runs, "forgetting"),
+        rise=_rise(database, group, others),
+        memory_per_class=first["memory_per_class"],
+        gradient_evaluations=_mean(runs, "gradient_evaluations"),
+        examples_seen=_mean(runs, "examples_seen"),
+        paper=paper.published(first["benchmark"], first["tasks"], first["angle"], group.method),
+    )
+
+
+def _rise(
+    database: duckdb.DuckDBPyConnection, group: Group, others: Sequence[Group]
+) -> Summary | None:
+    start, stop = _LINES.get(group.method, _PLAIN)
+    found = database.execute(
+        _RISES, {"sweep": group.runs[0]["sweep"], "start": start, "stop": stop}
+    ).fetchall()
+    of_cell = dict(found)
+    runs = group.finished
+    if group.method == "multitask":
+        seeds = {run["seed"] for run in runs}
+        trios = [run for other in others if other.method == "mcsgd" for run in other.finished]
+        runs = [run for run in trios if run["seed"] in seeds]
+    by_seed: dict[int, list[float]] = {}
+    for run in runs:
+        if run["cell_id"] in of_cell:
+            by_seed.setdefault(run["seed"], []).append(of_cell[run["cell_id"]])
+    # Several MC-SGD configurations give several trios a seed; a seed counts once.
+    return summarise(sum(v) / len(v) for v in by_seed.values()) if by_seed else None
+
+
+def _over(runs: Sequence[Run], column: str) -> Summary | None:
+    values = [run[column] for run in runs if run[column] is not None]
+    return summarise(values) if values else None
+
+
+def _mean(runs: Sequence[Run], column: str) -> float | None:
+    summary = _over(runs, column)
+    return summary.mean if summary else None
+
+
+def _sheet(rows: Sequence[AccuracyRow]) -> Sheet:
+    with_paper = any(row.paper for row in rows)
+    columns = ["method", "accuracy\n%"]
+    columns += ["paper"] if with_paper else []
+    columns += ["forgetting\npoints"]
+    columns += ["paper"] if with_paper else []
+    columns += ["rise of\nthe loss", "seeds", "memory", "grad.\nevals", "data\nseen"]
+    cells = []
+    for row in rows:
+        line = [row.group.label, spread(row.accuracy, 1, 100, std_digits=2)]
+        line += [_paper_accuracy(row.paper)] if with_paper else []
+        line += [spread(row.forgetting, 1, 100)]
+        line += [_paper_forgetting(row.paper)] if with_paper else []
+        line += [spread(row.rise, 2), str(len(row.group.finished)), short(row.memory_per_class)]
+        cells.append([*line, short(row.gradient_evaluations), short(row.examples_seen)])
+    notes = [row.group.note for row in rows if row.group.differences]
+    notes += [
+        f"{row.group.label}: {row.diverged} of {len(row.group.runs)} seeds diverged (the loss "
+        "became NaN or infinite); in none of the means"
+        for row in rows
+        if row.diverged
+    ]
+    notes += [_SPREAD, _RISE]
+    notes += [_TRIO] if any(r.rise and r.group.method == "multitask" for r in rows) else []
+    notes += [_COST]
+    notes += [_PAPER] if with_paper else []
+    return Sheet(title(rows[0].group.runs[0]), columns, cells, notes)
+
+
+def _paper_accuracy(printed: Published | None) -> str:
+    if printed is None:
+        return NOT_AVAILABLE
+    return f"{printed.accuracy:.1f} ± {printed.accuracy_std:.2f}"
+
+
+def _paper_forgetting(printed: Published | None) -> str:
+    if printed is None or printed.forgetting is None or printed.forgetting_std is None:
+        return NOT_AVAILABLE
+    return f"{100 * printed.forgetting:.0f} ± {100 * printed.forgetting_std:.0f}"

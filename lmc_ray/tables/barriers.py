@@ -1,0 +1,109 @@
+"""Every measured path in numbers: rise and barrier of loss and error, over seeds."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+
+from lmc_ray.statistics import Summary, summarise
+from lmc_ray.tables.groups import Group, confirmed, title
+from lmc_ray.tables.sheet import Sheet, spread
+
+_MEASURES = ("loss_rise", "error_rise", "loss_barrier", "error_barrier")
+_NOTES = (
+    "mean ± sample standard deviation over seeds; errors in percentage points",
+    "rise: highest value on the path minus the value where it starts; connected: the error rises "
+    "by less than 2 points",
+    "barrier: highest excess over the straight line between the values at the two ends",
+)
+_PATHS = """
+    SELECT path_id, from_minimum, from_task, to_minimum, to_task, curve, control, eval_task,
+        loss_rise, error_rise, loss_barrier, error_barrier, connected
+    FROM barriers WHERE sweep = $sweep AND list_contains($cells, cell_id)
+    ORDER BY to_task, from_task, path_id, eval_task
+"""
+
+
+@dataclass(frozen=True)
+class BarriersRow:
+    """One line of the table, in numbers.
+
+    Attributes:
+        group: the configuration whose cells measured the path.
+        path: from which minimum to which, in words.
+        eval_task: the task whose examples were scored.
+        measures: loss_rise, error_rise, loss_barrier and error_barrier; errors are fractions.
+        connected: seeds whose error rises by less than 0.02.
+        seeds: how many measured the path.
+    """
+
+    group: Group
+    path: str
+    eval_task: int
+    measures: dict[str, Summary]
+    connected: int
+    seeds: int
+
+
+def barriers_rows(database: duckdb.DuckDBPyConnection) -> list[list[BarriersRow]]:
+    """The rows of one table per configuration that measured a path."""
+    return [rows for group in confirmed(database) if (rows := _of_group(database, group))]
+
+
+def barriers_sheets(database: duckdb.DuckDBPyConnection) -> list[Sheet]:
+    """One table for people per configuration; none where no path was measured."""
+    tables = barriers_rows(database)
+    return [_sheet(rows, last=rows is tables[-1]) for rows in tables]
+
+
+def _of_group(database: duckdb.DuckDBPyConnection, group: Group) -> list[BarriersRow]:
+    sweep, cells = group.runs[0]["sweep"], [run["cell_id"] for run in group.runs]
+    relation = database.execute(_PATHS, {"sweep": sweep, "cells": cells})
+    names = [column[0] for column in relation.description or ()]
+    by_path: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for values in relation.fetchall():
+        row = dict(zip(names, values, strict=True))
+        by_path.setdefault((row["path_id"], row["eval_task"]), []).append(row)
+    return [
+        BarriersRow(
+            group=group,
+            path=_in_words(rows[0]),
+            eval_task=eval_task,
+            measures={
+                name: summarise(values)
+                for name in _MEASURES
+                if (values := [row[name] for row in rows if row[name] is not None])
+            },
+            connected=sum(bool(row["connected"]) for row in rows),
+            seeds=len(rows),
+        )
+        for (_, eval_task), rows in by_path.items()
+    ]
+
+
+def _in_words(row: dict[str, Any]) -> str:
+    ends = f"{row['from_minimum']} {row['from_task']} → {row['to_minimum']} {row['to_task']}"
+    special = [row["curve"]] if row["curve"] != "linear" else []
+    special += [row["control"]] if row["control"] != "same-init" else []
+    return f"{ends} ({', '.join(special)})" if special else ends
+
+
+def _sheet(rows: list[BarriersRow], last: bool) -> Sheet:
+    group = rows[0].group
+    columns = ("path", "on\ntask", "loss\nrise", "error\nrise", "loss\nbarrier", "error\nbarrier")
+    cells = [
+        [
+            row.path,
+            str(row.eval_task),
+            spread(row.measures.get("loss_rise"), 2),
+            spread(row.measures.get("error_rise"), 1, 100),
+            spread(row.measures.get("loss_barrier"), 2),
+            spread(row.measures.get("error_barrier"), 1, 100),
+            f"{row.connected} of {row.seeds}",
+        ]
+        for row in rows
+    ]
+    notes = [group.note] if group.differences else []
+    notes += _NOTES if last else ()
+    heading = f"{group.label}: {title(group.runs[0])}"
+    return Sheet(heading, (*columns, "connected\nseeds"), cells, notes)

@@ -1,0 +1,135 @@
+"""The confirmed cells of a root, put together: which are seeds of one configuration."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+
+from lmc_ray.store.schemas import CONFIGURATION
+
+Run = dict[str, Any]  # a row of `runs`
+
+# The paper's names, in the order of its Table 1.
+METHODS = {
+    "naive-sgd": "naive SGD",
+    "ewc": "EWC",
+    "agem": "A-GEM",
+    "er": "ER",
+    "stable-sgd": "Stable SGD",
+    "mcsgd": "MC-SGD",
+    "multitask": "multitask",
+}
+
+_SETTING = ("sweep", "benchmark", "tasks", "angle", "classes_per_task")
+
+
+@dataclass(frozen=True)
+class Group:
+    """One configuration of one method in one sweep, over its seeds.
+
+    Attributes:
+        runs: one row of `runs` per seed.
+        differences: the columns that tell this configuration from the method's others in the same
+            sweep and benchmark, with their values; empty where it is the only one.
+        number: counts such configurations from 1.
+    """
+
+    runs: Sequence[Run]
+    differences: dict[str, Any]
+    number: int
+
+    @property
+    def method(self) -> str:
+        """As the store names it."""
+        return self.runs[0]["method"]
+
+    @property
+    def setting(self) -> tuple[Any, ...]:
+        """The sweep and the sequence of tasks: what one table of results has in common."""
+        return _setting(self.runs[0])
+
+    @property
+    def label(self) -> str:
+        """The method as people write it, numbered where several configurations were confirmed."""
+        name = METHODS.get(self.method, self.method)
+        return f"{name} {self.number}" if self.differences else name
+
+    @property
+    def note(self) -> str:
+        """What sets the configuration apart from the method's others, on a line."""
+        values = ", ".join(f"{name} {_brief(value)}" for name, value in self.differences.items())
+        return f"{self.label}: {values}"
+
+    @property
+    def finished(self) -> list[Run]:
+        """The rows of the seeds that trained to their end."""
+        return [run for run in self.runs if run["status"] == "finished"]
+
+
+def confirmed(database: duckdb.DuckDBPyConnection) -> list[Group]:
+    """Every configuration that was confirmed, by setting and in the paper's order of methods."""
+    relation = database.sql("SELECT * FROM runs WHERE purpose = 'confirm' ORDER BY seed, cell_id")
+    runs = [dict(zip(relation.columns, row, strict=True)) for row in relation.fetchall()]
+    by_method: dict[tuple[Any, ...], list[Run]] = {}
+    for run in runs:
+        by_method.setdefault((*_setting(run), run["method"]), []).append(run)
+    groups = [group for rows in by_method.values() for group in _configurations(rows)]
+    order = list(METHODS)
+    return sorted(
+        groups,
+        key=lambda group: (
+            [str(part) for part in group.setting],
+            order.index(group.method) if group.method in order else len(order),
+            group.number,
+        ),
+    )
+
+
+def by_setting(groups: Iterable[Group]) -> dict[tuple[Any, ...], list[Group]]:
+    """The groups of each sweep and sequence of tasks."""
+    settings: dict[tuple[Any, ...], list[Group]] = {}
+    for group in groups:
+        settings.setdefault(group.setting, []).append(group)
+    return settings
+
+
+def title(run: Run) -> str:
+    """What one table of results is about."""
+    angle = f" of {run['angle']:g} degrees" if run["angle"] is not None else ""
+    tasks = f"{run['benchmark']}, {run['tasks']} tasks{angle}"
+    return f"{tasks}, {run['split']} split, sweep {run['sweep']}"
+
+
+def _configurations(runs: list[Run]) -> list[Group]:
+    by_values: dict[tuple[Any, ...], list[Run]] = {}
+    for run in runs:
+        by_values.setdefault(tuple(run[name] for name in CONFIGURATION), []).append(run)
+    differing = [
+        name
+        for index, name in enumerate(CONFIGURATION)
+        if len({values[index] for values in by_values}) > 1
+    ]
+    # By value, not by time, so that a configuration keeps its number while seeds come in.
+    ordered = sorted(
+        by_values.values(), key=lambda rows: [_sortable(rows[0][n]) for n in differing]
+    )
+    return [
+        Group(rows, {name: rows[0][name] for name in differing}, number)
+        for number, rows in enumerate(ordered, start=1)
+    ]
+
+
+def _setting(run: Run) -> tuple[Any, ...]:
+    return tuple(run[name] for name in _SETTING)
+
+
+def _brief(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _sortable(value: Any) -> tuple[float, str]:
+    """Numbers in their order, then words; a missing value first."""
+    if value is None:
+        return float("-inf"), ""
+    return (float(value), "") if isinstance(value, int | float) else (float("inf"), str(value))
