@@ -131,5 +131,13 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 
 
 def read_array(path: Path) -> np.ndarray:
-    """An ``.npy`` file mapped copy-on-write: shared pages, and no writer can change the file."""
-    return np.load(path, mmap_mode="c")
+    """An ``.npy`` file mapped copy-on-write: shared pages, and no writer can change the file.
+
+    Raises:
+        OSError: it is not there.
+        ValueError: it is damaged.
+    """
+    try:
+        return np.load(path, mmap_mode="c")
+    except EOFError as error:
+        raise ValueError(f"{path} is empty") from error

@@ -38,12 +38,14 @@ class Defaults(NamedTuple):
         angle: degrees between tasks; None unless rotated.
         classes_per_task: None unless split.
         network: the name of a network that suits the images.
+        epochs: passes over a task's examples; few images need more than one.
     """
 
     tasks: int
     angle: float | None
     classes_per_task: int | None
     network: str
+    epochs: int = 1
 
 
 @dataclass(frozen=True)
@@ -70,15 +72,16 @@ def defaults_for(family: str, source: str, classes: int, channels: int) -> Defau
     Split benchmarks have as many classes a task as give at most 20 tasks, and at least 2.
     """
     if source == "digits":
-        network, tasks, angle = "mlp-100-100", 5, 30.0
+        network, tasks, angle, epochs = "mlp-64-64", 5, 30.0, 5
     else:
         network, tasks, angle = ("mlp-256-256" if channels == 1 else "resnet18-20"), 20, 9.0
+        epochs = 1
     if family == "rotated":
-        return Defaults(tasks, angle, None, network)
+        return Defaults(tasks, angle, None, network, epochs)
     if family == "permuted":
-        return Defaults(tasks, None, None, network)
+        return Defaults(tasks, None, None, network, epochs)
     classes_per_task = max(2, math.ceil(classes / 20))
-    return Defaults(classes // classes_per_task, None, classes_per_task, network)
+    return Defaults(classes // classes_per_task, None, classes_per_task, network, epochs)
 
 
 def most_tasks(family: str, classes: int, angle: float | None, classes_per_task: int | None) -> int:

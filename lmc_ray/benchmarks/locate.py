@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lmc_ray.benchmarks import catalog, cifar, digits, folder, idx, parquet
 from lmc_ray.benchmarks.download import downloaded
-from lmc_ray.benchmarks.source import Found, Source, opened
+from lmc_ray.benchmarks.source import Found, Source, opened, reading
 from lmc_ray.errors import UserError, unknown
 
 _RAW_FOLDERS = {"mnist": "MNIST/raw", "fashion-mnist": "FashionMNIST/raw"}
@@ -33,6 +33,11 @@ def find_source(name: str, data: str | None) -> tuple[str, Source]:
     Raises:
         UserError: there is no such source, or its files are missing or bad.
     """
+    with reading(name):
+        return _find_source(name, data)
+
+
+def _find_source(name: str, data: str | None) -> tuple[str, Source]:
     _, word = parse(name)
     root = None if data is None else Path(data).expanduser()
     if word in catalog.SOURCES:

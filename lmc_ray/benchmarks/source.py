@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -68,6 +69,18 @@ class Source:
         return cache.read_array(self.folder / f"labels-{split}.npy")
 
 
+@contextmanager
+def reading(where: str) -> Iterator[None]:
+    """Turns a file of the user's that cannot be read into one clear line."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot read {error.filename or where}: {error.strerror or error}; "
+            "check the file and its permissions"
+        ) from error
+
+
 def stat_identity(files: Iterable[Path]) -> str:
     """Name, size and modification time of files: unchanged files need no second decoding."""
     parts = []
@@ -100,13 +113,8 @@ def _whole(source: Source, folder: Path) -> Source:
 
 
 def _build(found: Found, index: Path) -> None:
-    try:
+    with reading(found.where):
         train, test = found.decode()
-    except OSError as error:
-        raise UserError(
-            f"cannot read {error.filename or found.where}: {error.strerror or error}; "
-            "check the file and its permissions"
-        ) from error
     check(found.where, train, test)
     validation = round(len(train.labels) / 10) if found.validation is None else found.validation
     arrangement = protocol.arrange(train, test, validation)
