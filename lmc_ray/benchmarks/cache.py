@@ -34,7 +34,7 @@ def place() -> Path:
 
 
 @contextmanager
-def writing() -> Iterator[None]:
+def _writing() -> Iterator[None]:
     """Turns a cache that cannot be written into one clear line."""
     try:
         yield
@@ -72,7 +72,7 @@ def read_or_build(
     """
     with suppress(OSError, ValueError):
         return read(target)
-    with writing(), _locked(target):
+    with _writing(), _locked(target):
         with suppress(OSError, ValueError):
             return read(target)  # built by another process in the meantime
         _remove(target)

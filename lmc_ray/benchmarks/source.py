@@ -115,7 +115,7 @@ def _whole(source: Source, folder: Path) -> Source:
 def _build(found: Found, index: Path) -> None:
     with reading(found.where):
         train, test = found.decode()
-    check(found.where, train, test)
+    _check(found.where, train, test)
     validation = round(len(train.labels) / 10) if found.validation is None else found.validation
     arrangement = protocol.arrange(train, test, validation)
     source = Source(
@@ -140,7 +140,7 @@ def _write(train: Arrays, test: Arrays, order: protocol.Arrangement, folder: Pat
         cache.write_array(folder / f"labels-{name}.npy", (len(rows),), "<i8", [split.labels[rows]])
 
 
-def check(where: str, train: Arrays, test: Arrays) -> None:
+def _check(where: str, train: Arrays, test: Arrays) -> None:
     """Refuses labels and sizes that no benchmark can be made of.
 
     Raises:
