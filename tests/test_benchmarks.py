@@ -278,18 +278,32 @@ def test_the_protocol_is_frozen() -> None:
 # Options and descriptions
 
 
-def test_defaults() -> None:
-    assert defaults("rotated-mnist") == (20, 9.0, None, "mlp-256-256")
-    assert defaults("permuted-fashion-mnist") == (20, None, None, "mlp-256-256")
-    assert defaults("split-cifar100") == (20, None, 5, "resnet18-20")
-    assert defaults("split-cifar10") == (5, None, 2, "resnet18-20")
-    assert defaults("rotated-digits")[0] == 5
-    benchmark = load("rotated-digits")
-    assert (benchmark.tasks, benchmark.angle) == defaults("rotated-digits")[:2]
+@pytest.mark.parametrize(
+    ("name", "tasks", "angle", "classes_per_task", "network"),
+    [
+        ("rotated-mnist", 20, 9.0, None, "mlp-256-256"),
+        ("permuted-fashion-mnist", 20, None, None, "mlp-256-256"),
+        ("split-cifar100", 20, None, 5, "resnet18-20"),
+        ("split-cifar10", 5, None, 2, "resnet18-20"),
+        ("split-mnist", 5, None, 2, "mlp-256-256"),
+    ],
+)
+def test_defaults(name, tasks, angle, classes_per_task, network) -> None:
+    chosen = defaults(name)
+    assert (chosen.tasks, chosen.angle, chosen.classes_per_task) == (tasks, angle, classes_per_task)
+    assert (chosen.network, chosen.epochs) == (network, 1)
+
+
+def test_a_benchmark_has_its_defaults() -> None:
+    for name in ("rotated-digits", "permuted-digits", "split-digits"):
+        benchmark, chosen = load(name), defaults(name)
+        assert (benchmark.tasks, benchmark.angle) == (chosen.tasks, chosen.angle)
+        assert benchmark.classes_per_task == chosen.classes_per_task
 
 
 def test_defaults_of_own_images(flowers: str) -> None:
-    assert defaults(f"split-{flowers}") == (2, None, 2, "resnet18-20")
+    chosen = defaults(f"split-{flowers}")
+    assert (chosen.tasks, chosen.classes_per_task, chosen.network) == (2, 2, "resnet18-20")
 
 
 def test_describe_lists_every_name_and_agrees_with_defaults() -> None:
