@@ -4,6 +4,7 @@ Entries with i > t are never read. Everything is a fraction in [0, 1] (differenc
 Definitions: Mirzadeh et al. 2021, section 5; Chaudhry et al. 2018 for forgetting.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,10 +21,17 @@ class Summary:
     learning_accuracy: float | None
 
 
-def average_accuracy(matrix: NDArray[np.float64], after: int | None = None) -> float:
-    """Mean accuracy over the tasks 1..t learned so far, after task t (default: the last)."""
-    after = len(matrix) if after is None else after
-    return float(matrix[after - 1, :after].mean())
+def average_accuracy(matrix: NDArray[np.float64]) -> float:
+    """Mean accuracy over all tasks after the last one."""
+    return float(matrix[-1].mean())
+
+
+def accuracy_curve(rows: Iterable[tuple[int, float]]) -> tuple[float, ...]:
+    """Average accuracy after each task that was measured, from (after_task, accuracy) pairs."""
+    after: dict[int, list[float]] = {}
+    for task, accuracy in rows:
+        after.setdefault(task, []).append(accuracy)
+    return tuple(float(np.mean(after[task])) for task in sorted(after))
 
 
 def forgetting(matrix: NDArray[np.float64]) -> float | None:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lmc_ray.benchmarks import Benchmark
 from lmc_ray.connectivity.paths import (
     Path,
     barriers,
@@ -19,7 +20,7 @@ from lmc_ray.connectivity.paths import (
 from lmc_ray.learners import METHODS, Setting, Trio
 from lmc_ray.learners.evaluation import evaluate
 from lmc_ray.learners.hyperparameters import SGD
-from lmc_ray.metrics import Summary, average_accuracy, summarize
+from lmc_ray.metrics import Summary, accuracy_curve, summarize
 
 Row = dict[str, Any]
 
@@ -47,6 +48,12 @@ class Record:
     barriers: list[Row] = field(default_factory=list)
     gradient_evaluations: int = 0
     examples_seen: int = 0
+
+
+def chance_accuracy(benchmark: Benchmark) -> float:
+    """Accuracy of guessing among a task's classes."""
+    classes = benchmark.task_classes(1)
+    return 1 / (benchmark.classes if classes is None else len(classes))
 
 
 class Training:
@@ -114,21 +121,25 @@ class Training:
         for record in self.active:
             record.status = "pruned"
 
+    def curve(self, record: Record) -> tuple[float, ...]:
+        """Average accuracy of the own minimum after each task; joint training has the last only."""
+        rows = (row for row in record.accuracies if row["minimum"] == self.learner.minimum)
+        return accuracy_curve((row["after_task"], row["accuracy"]) for row in rows)
+
     def accuracy(self, record: Record) -> float:
         """Average accuracy over the tasks learned so far; chance level if diverged or unknown."""
-        rows = self._own_rows(record, self.task)
-        if record.status == "diverged" or not rows:
-            classes = self.setting.benchmark.task_classes(1)
-            return 1 / (self.setting.benchmark.classes if classes is None else len(classes))
-        return average_accuracy(self._matrix(record), self.task)
+        curve = self.curve(record)
+        if record.status == "diverged" or not curve:
+            return chance_accuracy(self.setting.benchmark)
+        return curve[-1]
 
     def summary(self, record: Record) -> Summary | None:
         """Summary numbers of the method's own minimum; None unless the replica finished."""
         if record.status != "finished":
             return None
-        if not self._own_rows(record, 1):  # joint training has minima at the end only
-            accuracies = [row["accuracy"] for row in self._own_rows(record, self.task)]
-            return Summary(float(np.mean(accuracies)), None, None, None)
+        curve = self.curve(record)
+        if len(curve) < self.task:  # joint training has minima at the end only
+            return Summary(curve[-1], None, None, None)
         return summarize(self._matrix(record))
 
     def state(self) -> dict[str, Any]:
@@ -240,13 +251,6 @@ class Training:
                 record.status = "diverged"
         self.learner.keep(index)
         self.kept = {key: theta[index] for key, theta in self.kept.items()}
-
-    def _own_rows(self, record: Record, after: int) -> list[Row]:
-        return [
-            row
-            for row in record.accuracies
-            if row["minimum"] == self.learner.minimum and row["after_task"] == after
-        ]
 
     def _matrix(self, record: Record) -> np.ndarray:
         matrix = np.full((self.task, self.task), np.nan)

@@ -43,8 +43,8 @@ class Curve:
 class Barriers:
     """Height of a path above its start (rise) and above its chord (barrier), for one replica.
 
-    `loss_rise` = max_α L(w(α)) - L(w_A), the paper's notion. `loss_barrier` (Entezari et al. 2022) =
-    max_α [L(w(α)) - ((1-α) L(w_A) + α L(w_B))]. `instability` (Frankle et al. 2020) =
+    `loss_rise` = max_α L(w(α)) - L(w_A), the paper's notion. `loss_barrier` (Entezari et al. 2022)
+    = max_α [L(w(α)) - ((1-α) L(w_A) + α L(w_B))]. `instability` (Frankle et al. 2020) =
     max_α E(w(α)) - ½ (E(w_A) + E(w_B)), None where the ends do not share their task. Errors are
     fractions, losses nats.
     """

@@ -1,0 +1,7 @@
+"""Sweeps: cells, search, trainables and the runner; the only place that knows Ray and Optuna."""
+
+from lmc_ray.sweep.script import main
+from lmc_ray.sweep.space import Range
+from lmc_ray.sweep.study import Study
+
+__all__ = ["Range", "Study", "main"]

@@ -1,0 +1,116 @@
+"""Cells: the units of work and their identity."""
+
+import hashlib
+import json
+from dataclasses import MISSING, asdict, dataclass, fields
+from functools import cached_property
+from typing import Any, Literal
+
+from lmc_ray.learners.hyperparameters import SGD
+
+PROTOCOL = 1
+"""Version of the training and measuring protocol; raised when the same cell gives other numbers."""
+
+EVALUATION_GROUP = 500
+"""Images a forward pass in evaluation (matters under batch normalisation)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """What all cells of a sweep share: the tasks, the data and the network."""
+
+    benchmark: str
+    tasks: int
+    angle: float | None
+    classes_per_task: int | None
+    fingerprint: str
+    network: str
+    dtype: Literal["float32", "float64"] = "float32"
+    evaluation_group: int = EVALUATION_GROUP
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One configuration, one seed, one purpose."""
+
+    method: str
+    place: Place
+    hyperparameters: SGD
+    seed: int
+    purpose: Literal["search", "confirm"]
+    path_points: int = 0
+
+    @property
+    def split(self) -> Literal["validation", "test"]:
+        """A search never sees test data; a confirmation trains on all training data."""
+        return "validation" if self.purpose == "search" else "test"
+
+    @cached_property
+    def specification(self) -> dict[str, Any]:
+        """Everything that decides the cell's numbers, flat and fully defaulted.
+
+        Not in it: device, stack and batching of seeds. A hyperparameter marked `later` (added after
+        cells had been stored) is left out while it has its default, the old behaviour, so that old
+        ids stay.
+        """
+        return {
+            "method": self.method,
+            **asdict(self.place),
+            **_hyperparameters(self.hyperparameters),
+            "path_points": self.path_points,
+            "protocol": PROTOCOL,
+            "purpose": self.purpose,
+            "seed": self.seed,
+            "split": self.split,
+        }
+
+    @cached_property
+    def config(self) -> str:
+        """The specification as canonical JSON: sorted keys, floats exact."""
+        return json.dumps(self.specification, sort_keys=True, separators=(",", ":"))
+
+    @cached_property
+    def id(self) -> str:
+        """128 bits of SHA-256 of the canonical specification, in hex."""
+        return hashlib.sha256(self.config.encode()).hexdigest()[:32]
+
+
+def _hyperparameters(values: SGD) -> dict[str, Any]:
+    kept = {}
+    for each in fields(values):
+        value = getattr(values, each.name)
+        default = each.default if each.default is not MISSING else None
+        if not (each.metadata.get("later") and value == default):
+            # An int where a float belongs (lr_decay=1) is the same number and must hash alike.
+            kept[each.name] = float(value) if each.metadata.get("numeric") else value
+    return kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """Cells that differ only in their seed and train as one stack: one Ray Tune trial."""
+
+    study: str
+    trial: int | None
+    """The search's trial number; None for a confirmation."""
+    cells: tuple[Cell, ...]
+    prune_below: tuple[float | None, ...] = ()
+    """After task t (index t-1), end the block if its average accuracy is lower than this."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the search needs to know of a cell that has ended."""
+
+    status: str
+    """`finished`, `diverged` or `pruned`."""
+    value: float
+    """Average accuracy after the last learned task; chance level if diverged."""
+    curve: tuple[float, ...]
+    """Average accuracy over the tasks so far, after each task; joint training has none before T."""
+
+
+def outcome(status: str, curve: tuple[float, ...], chance: float) -> Outcome:
+    """The outcome of a cell that ended with this status and curve."""
+    value = chance if status == "diverged" or not curve else curve[-1]
+    return Outcome(status, value, curve)

@@ -1,0 +1,77 @@
+"""Starting or finding Ray, and making sure that all nodes see the same results."""
+
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from lmc_ray.errors import UserError
+
+# What the Ray cluster launcher leaves on the head node of a cluster that it made.
+HEAD_MARK = Path("~/ray_bootstrap_config.yaml")
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the cluster has."""
+
+    cpus: int
+    gpus: float
+    nodes: int
+
+
+def connect() -> Resources:
+    """Join the cluster of RAY_ADDRESS or of this head node; else start Ray here, on loopback.
+
+    A Ray that somebody else started on this machine is left alone unless RAY_ADDRESS names it.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Tune would otherwise write each result three times over, to files that nobody reads.
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    if not ray.is_initialized():
+        if "RAY_ADDRESS" in os.environ or HEAD_MARK.expanduser().exists():
+            ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), **quiet)
+        else:
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                object_store_memory=100 * 2**20,  # results go to Parquet, not through Ray
+                _node_ip_address="127.0.0.1",
+                **quiet,
+            )
+    total = ray.cluster_resources()
+    nodes = sum(node["Alive"] for node in ray.nodes())
+    return Resources(int(total.get("CPU", 1)), float(total.get("GPU", 0)), nodes)
+
+
+def check_shared(folder: str) -> None:
+    """Every node must read a file that this one writes to `folder`, or results would scatter.
+
+    Raises:
+        UserError: names the node that does not see it.
+    """
+    probe = Path(folder) / f".probe-{uuid.uuid4().hex}"
+    probe.parent.mkdir(parents=True, exist_ok=True)
+    probe.write_text("lmc-ray\n")
+    try:
+        exists = ray.remote(num_cpus=0)(_exists)
+        for node in ray.nodes():
+            if not node["Alive"]:
+                continue
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            if not ray.get(exists.options(scheduling_strategy=there).remote(str(probe))):
+                raise UserError(
+                    f"node {node['NodeManagerAddress']} does not see the results root {folder}:"
+                    " use a folder that all nodes share, or object storage (--results s3://…)"
+                )
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _exists(path: str) -> bool:
+    return Path(path).exists()

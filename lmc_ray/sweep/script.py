@@ -1,0 +1,236 @@
+"""The command line of a sweep script, and the sweep behind it from start to table."""
+
+import inspect
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from lmc_ray.benchmarks import Benchmark, defaults, load
+from lmc_ray.errors import UserError, unknown
+from lmc_ray.learners import METHODS
+from lmc_ray.learners.presets import preset as preset_values
+from lmc_ray.models import build
+from lmc_ray.store import Store, check_sweep_name
+from lmc_ray.sweep.cells import Place
+from lmc_ray.sweep.cluster import Resources, connect
+from lmc_ray.sweep.runner import Machine, run_sweep, sweep_name
+from lmc_ray.sweep.space import Range, parse
+from lmc_ray.sweep.study import Protocol, Study, StudyRun
+from lmc_ray.sweep.trainable import Workplace
+from lmc_ray.tables import accuracy_sheets, barriers_sheets, render
+
+DEFAULT_BENCHMARK = "rotated-digits"
+PARETO_MEMORY = Range(1, 10)
+"""What a Pareto search tries for memory_per_class, unless the script or --set gives a range."""
+
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class _Wishes:
+    """What the command line says about the studies."""
+
+    benchmark: str
+    data: str | None
+    settings: dict[str, Any]
+    preset: str | None
+    pareto: bool
+
+
+def main(studies: Sequence[Study], *, trials: int = 20, seeds: int = 5) -> None:
+    """Run a sweep script: parse its options, run the studies, print the tables.
+
+    The script's docstring is its help. Exit status: 0 done, 2 a mistake of the user's (one line on
+    standard error), 130 interrupted.
+
+    Args:
+        studies: what to search and confirm, one a method.
+        trials: default of --trials.
+        seeds: default of --seeds.
+    """
+    caller = inspect.stack()[1].frame.f_globals
+    script, text = Path(caller["__file__"]).stem, caller["__doc__"]
+    default_trials, default_seeds = trials, seeds
+
+    def command(
+        name: Annotated[
+            str | None,
+            typer.Option(help="The sweep's name; a sweep of that name goes on where it was."),
+        ] = None,
+        benchmark: Annotated[
+            str, typer.Option(envvar="LMC_BENCHMARK", help="As `lmc-ray benchmarks` lists them.")
+        ] = DEFAULT_BENCHMARK,
+        tasks: Annotated[int | None, typer.Option(help="How many tasks.")] = None,
+        trials: Annotated[
+            int, typer.Option(help="Search trials for each searched method.")
+        ] = default_trials,
+        seeds: Annotated[
+            int, typer.Option(help="Fresh seeds that confirm each method's best.")
+        ] = default_seeds,
+        results: Annotated[
+            str, typer.Option(envvar="LMC_RESULTS", help="Results root: a folder or a URI.")
+        ] = "results",
+        data: Annotated[
+            str | None,
+            typer.Option(envvar="LMC_DATA", help="Folder of the images; else downloaded."),
+        ] = None,
+        settings: Annotated[
+            list[str] | None,
+            typer.Option("--set", help="NAME=VALUE, NAME=LOW:HIGH[:log] or NAME=A,B,C."),
+        ] = None,
+        preset: Annotated[
+            str | None,
+            typer.Option(help="MC-SGD as author, cl-gym, sequel-torch or sequel-jax do it."),
+        ] = None,
+        pareto: Annotated[
+            str | None,
+            typer.Option(metavar="accuracy,memory", help="Search the front of the two."),
+        ] = None,
+        network: Annotated[
+            str | None, typer.Option(help="E.g. mlp-256-256 or resnet18-20.")
+        ] = None,
+        angle: Annotated[
+            float | None, typer.Option(help="Degrees from task to task (rotated).")
+        ] = None,
+        max_concurrent: Annotated[
+            int | None, typer.Option(help="Trials at a time; default: all that fit.")
+        ] = None,
+        gpus_per_trial: Annotated[
+            float | None,
+            typer.Option(help="GPU share of a trial; default 0.25 where there are any."),
+        ] = None,
+        replicas: Annotated[
+            int | None, typer.Option(help="Confirmation seeds a stack; default 2, on GPUs 32.")
+        ] = None,
+        asynchronous: Annotated[
+            bool, typer.Option("--async", help="Propose from all that is known; not repeatable.")
+        ] = False,
+        smoke: Annotated[
+            bool, typer.Option("--smoke", help="2 tasks, 2 trials, 1 seed: does it all work?")
+        ] = False,
+    ) -> None:
+        if pareto not in (None, "accuracy,memory"):
+            raise UserError(f"--pareto {pareto}: write --pareto accuracy,memory")
+        given = dict(parse(setting) for setting in settings or [])
+        wishes = _Wishes(benchmark, data, given, preset, pareto is not None)
+        chosen = _adjusted(studies, wishes)
+        place, opened = _open(benchmark, 2 if smoke else tasks, data, angle, network)
+        protocol = Protocol(
+            place=place,
+            trials=2 if smoke else trials,
+            seeds=1 if smoke else seeds,
+            search_seeds=1 if smoke else 2,
+            rerank=0 if smoke else 5,
+            pareto=pareto is not None,
+            asynchronous=asynchronous,
+        )
+        sweep = name or sweep_name(script, place.benchmark, chosen, protocol)
+        check_sweep_name(sweep)
+        store = Store(results)
+        store.check_writable()
+        for study in chosen:
+            StudyRun(study, protocol, 1 if replicas is None else replicas)
+
+        resources = connect()
+        machine = _machine(resources, gpus_per_trial, max_concurrent)
+        stack = replicas or (32 if machine.gpus_per_trial else 2)
+        runs = [StudyRun(study, protocol, stack) for study in chosen]
+        console = Console(highlight=False)
+        console.print(f"sweep {sweep}: {_intent(runs)} on {place.benchmark}, results in {results}")
+        workplace = Workplace(
+            sweep=sweep,
+            results=results if "://" in results else str(Path(results).resolve()),
+            data=str(Path(data).resolve()) if data else None,
+            source=benchmark,
+        )
+        whole = run_sweep(runs, opened, store, workplace, machine, resources, console)
+        _report(console, store, sweep, results)
+        if not whole:
+            print(f"interrupted: the same command goes on (--name {sweep})", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED)
+
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command(help=text)(command)
+    try:
+        app()
+    except UserError as error:
+        print(f"{script}: error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _adjusted(studies: Sequence[Study], wishes: _Wishes) -> list[Study]:
+    """The script's studies as the command line wants them; a setting goes where its name fits."""
+    epochs = defaults(wishes.benchmark, data=wishes.data).epochs
+    family = wishes.benchmark.partition("-")[0]
+    fields = {s.method: METHODS[s.method].hyperparameters.__dataclass_fields__ for s in studies}
+    known = {name for each in fields.values() for name in each}
+    for name in wishes.settings:
+        if name not in known:
+            raise unknown("hyperparameter", name, known)
+    adjusted = []
+    for study in studies:
+        space: dict[str, Any] = {"epochs": epochs, **study.space}
+        if wishes.preset and study.method == "mcsgd":
+            space |= preset_values(wishes.preset, family)
+        if wishes.pareto and study.method == "mcsgd":
+            space["memory_per_class"] = _searched(space.get("memory_per_class"), PARETO_MEMORY)
+        own = fields[study.method]
+        space |= {name: value for name, value in wishes.settings.items() if name in own}
+        adjusted.append(replace(study, space=space))
+    return adjusted
+
+
+def _searched(value: Any, default: Range) -> Any:
+    return value if isinstance(value, Range | list) else default
+
+
+def _open(
+    name: str, tasks: int | None, data: str | None, angle: float | None, network: str | None
+) -> tuple[Place, Benchmark]:
+    benchmark = load(name, tasks=tasks, data=data, angle=angle)
+    chosen = network or defaults(name, data=data).network
+    built = build(chosen, benchmark.image_shape, benchmark.classes)
+    place = Place(
+        benchmark=benchmark.name,
+        tasks=benchmark.tasks,
+        angle=benchmark.angle,
+        classes_per_task=benchmark.classes_per_task,
+        fingerprint=benchmark.fingerprint,
+        network=built.name,
+    )
+    return place, benchmark
+
+
+def _machine(
+    resources: Resources, gpus_per_trial: float | None, max_concurrent: int | None
+) -> Machine:
+    share = (0.25 if resources.gpus else 0.0) if gpus_per_trial is None else gpus_per_trial
+    if share < 0 or share > resources.gpus:
+        raise UserError(f"--gpus-per-trial {share}: the cluster has {resources.gpus:g} GPUs")
+    if max_concurrent is not None and max_concurrent < 1:
+        raise UserError(f"--max-concurrent {max_concurrent}: at least one trial must run")
+    fit = int(resources.gpus / share) if share else resources.cpus
+    return Machine(share, max_concurrent or max(1, min(fit, resources.cpus)))
+
+
+def _intent(runs: Sequence[StudyRun]) -> str:
+    parts = []
+    for run in runs:
+        title = METHODS[run.study.method].title
+        parts.append(f"{title} ({run.trials} trials)" if run.trials else title)
+    return ", ".join(parts) + f", {runs[0].protocol.seeds} seeds each"
+
+
+def _report(console: Console, store: Store, sweep: str, results: str) -> None:
+    with store.database(sweep) as database:
+        sheets = [*accuracy_sheets(database), *barriers_sheets(database)]
+    console.print()
+    console.out(render(sheets, "text"))
+    console.print(f"Results: {results} (sweep {sweep})")
+    sql = "SELECT method, avg(average_accuracy) FROM runs WHERE purpose = 'confirm' GROUP BY method"
+    console.out(f'Next:    .venv/bin/lmc-ray query {results} "{sql}"')

@@ -1,0 +1,95 @@
+"""Search spaces: what a sweep script writes down, and what Optuna makes of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+from lmc_ray.errors import UserError
+from lmc_ray.learners import hyperparameters
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from `low` to `high`, whole ones if both ends are whole; `log` spreads by ratio."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+Space = Mapping[str, Any]
+"""Hyperparameter → a `Range`, a list of choices, or one fixed value."""
+
+
+def distributions(method: str, space: Space) -> dict[str, BaseDistribution]:
+    """The searched part of a space, checked against the method's hyperparameters.
+
+    Raises:
+        UserError: unknown name, range upside down or empty, a value that the method refuses.
+    """
+    found: dict[str, BaseDistribution] = {}
+    for name, value in space.items():
+        if isinstance(value, Range):
+            if value.low > value.high or (value.log and value.low <= 0):
+                hint = "a log range needs low > 0" if value.low <= value.high else "swap its ends"
+                raise UserError(f"range of {name} from {value.low} to {value.high}: {hint}")
+            if value.low == value.high:
+                raise UserError(f"range of {name} is empty: write {name}={value.low} to fix it")
+            ends = [value.low, value.high]
+            whole = all(isinstance(end, int) for end in ends)
+            kind = IntDistribution if whole else FloatDistribution
+            found[name] = kind(value.low, value.high, log=value.log)  # type: ignore[arg-type]
+        elif isinstance(value, list):
+            if not value:
+                raise UserError(f"no choices for {name}: give at least one value")
+            ends = value
+            found[name] = CategoricalDistribution(value)
+        else:
+            ends = [value]
+        for end in ends:
+            hyperparameters(method, {name: end})
+    return found
+
+
+def fixed(space: Space) -> dict[str, Any]:
+    """The part of a space that is not searched."""
+    return {k: v for k, v in space.items() if not isinstance(v, Range | list)}
+
+
+def parse(text: str) -> tuple[str, Any]:
+    """One command-line setting: NAME=VALUE, NAME=LOW:HIGH, NAME=LOW:HIGH:log or NAME=A,B,C.
+
+    Raises:
+        UserError: the text has none of these forms.
+    """
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise UserError(f"--set {text}: write NAME=VALUE, NAME=LOW:HIGH[:log] or NAME=A,B,C")
+    if ":" in value:
+        low, high, *rest = (part.strip() for part in value.split(":"))
+        ends = _scalar(low), _scalar(high)
+        if rest not in ([], ["log"]) or not all(isinstance(end, int | float) for end in ends):
+            raise UserError(f"--set {text}: a range is LOW:HIGH or LOW:HIGH:log, e.g. 0.01:0.2:log")
+        return name.strip(), Range(*ends, log=bool(rest))
+    if "," in value:
+        return name.strip(), [_scalar(part.strip()) for part in value.split(",") if part.strip()]
+    return name.strip(), _scalar(value.strip())
+
+
+def _scalar(text: str) -> Any:
+    words = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -1,0 +1,290 @@
+"""One method's way through a sweep: search on validation, rank again, confirm on test.
+
+A study is a state machine: `next` says what to run, `tell` takes what came of it. All it decides
+follows from its spec and the outcomes, never from the order in which they arrive, so a sweep that
+was killed and started again, or ran elsewhere, proposes the same trials.
+"""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any, Literal
+
+from lmc_ray.errors import UserError
+from lmc_ray.learners import METHODS, hyperparameters
+from lmc_ray.sweep.cells import Block, Cell, Outcome, Place
+from lmc_ray.sweep.proposals import Trial, pareto_front, propose, prune_below
+from lmc_ray.sweep.space import Space, distributions, fixed
+
+SEARCH_SEEDS_FROM = 10_000
+"""The search's seeds start here, the confirmation's at 0: they never meet."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What a sweep script says about one method."""
+
+    method: str
+    space: Space = field(default_factory=dict)
+    first: Sequence[Mapping[str, Any]] = ()
+    """Settings to try before the sampler proposes, e.g. the paper's."""
+    searched: bool = True
+    """False: no search, the space's fixed values are confirmed as they are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """How every study of a sweep searches and confirms."""
+
+    place: Place
+    trials: int
+    seeds: int
+    """Fresh seeds of the confirmation."""
+    generation: int = 5
+    """Trials proposed together; a proposal sees the generations before the last."""
+    search_seeds: int = 2
+    rerank: int = 5
+    """How many of the best trials are ranked again on further seeds; below 2: none."""
+    rerank_seeds: int = 3
+    path_points: int = 21
+    sweep_seed: int = 0
+    pareto: bool = False
+    asynchronous: bool = False
+
+
+@dataclass
+class _Proposal:
+    """One number of the search: its parameters, and its trial once all cells have ended."""
+
+    params: dict[str, Any]
+    block: Block
+    same_as: int | None = None
+    """An earlier number with the same parameters: its outcome counts, nothing runs."""
+    trial: Trial | None = None
+
+
+class StudyRun:
+    """A study on its way. Blocks come out of `next` and go back into `tell`."""
+
+    def __init__(self, study: Study, protocol: Protocol, stack: int) -> None:
+        """Check everything that a user can get wrong.
+
+        Args:
+            study: the method and its space.
+            protocol: shared by all studies of the sweep.
+            stack: confirmation seeds that train together; a choice of the machine, not of the spec.
+
+        Raises:
+            UserError: the space, a first setting or a number of trials or seeds does not fit.
+        """
+        for name, number, least in (
+            ("trials", protocol.trials, 0),
+            ("seeds", protocol.seeds, 1),
+            ("replicas", stack, 1),
+        ):
+            if number < least:
+                raise UserError(f"--{name} must be at least {least}, got {number}")
+        self.study = study
+        self.protocol = protocol
+        self.space = distributions(study.method, study.space)
+        self.fixed = fixed(study.space)
+        self.trials = protocol.trials if study.searched and self.space else 0
+        for first in study.first:
+            self._hyperparameters({name: first[name] for name in self.space if name in first})
+        self.stack = stack
+        self.pareto = protocol.pareto and "memory_per_class" in self.space
+        self.proposals: list[_Proposal] = []
+        self.stage: Literal["search", "rerank", "confirm", "done"] = "search"
+        self.queue: deque[Block] = deque()
+        self.waiting: set[str] = set()
+        """Cells handed out or queued in the present stage and not yet told."""
+        self.outcomes: dict[str, Outcome | None] = {}
+        self.chosen: list[dict[str, Any]] = []
+        """The configurations that are confirmed; several in a Pareto search."""
+
+    @property
+    def total_blocks(self) -> int:
+        """How many blocks the study will run, as far as known now."""
+        protocol = self.protocol
+        stacks = -(-protocol.seeds // self.stack)
+        ranked = min(protocol.rerank, self.trials) if self._reranks else 0
+        return self.trials + ranked + stacks * max(1, len(self.chosen))
+
+    @property
+    def best(self) -> float | None:
+        """The best validation accuracy so far."""
+        done = [p.trial for p in self.proposals if p.trial and p.trial.state == "complete"]
+        return max((trial.values[0] for trial in done), default=None)
+
+    def next(self) -> Block | None:
+        """A block to run now; None if the study waits for outcomes or is done."""
+        if self.stage == "search":
+            number = len(self.proposals)
+            if number < self.trials:
+                return self._propose(number)
+            if any(proposal.trial is None for proposal in self.proposals):
+                return None
+            self._start_rerank()
+        if self.stage == "rerank" and not self.queue and not self.waiting:
+            self._start_confirm()
+        if self.stage == "confirm" and not self.queue and not self.waiting:
+            self.stage = "done"
+        return self.queue.popleft() if self.queue else None
+
+    def tell(self, block: Block, outcomes: Mapping[str, Outcome] | None) -> None:
+        """Take the outcomes of all cells of a block, by id; None if it failed for good."""
+        for cell in block.cells:
+            self.outcomes[cell.id] = None if outcomes is None else outcomes[cell.id]
+            self.waiting.discard(cell.id)
+        if self.stage == "search":
+            for number, proposal in enumerate(self.proposals):
+                if proposal.trial is None:
+                    proposal.trial = self._trial(number, proposal)
+
+    def generation(self, number: int) -> int:
+        """The generation of a proposal, 0-based."""
+        return number // self.protocol.generation
+
+    def _propose(self, number: int) -> Block | None:
+        """The next proposal's block; None while the generations it must see are not whole.
+
+        Equal proposals are one trial told twice, or the one's fate would depend on the other's.
+        """
+        generation = self.protocol.generation
+        seen = max(0, (self.generation(number) - 1) * generation)
+        if self.protocol.asynchronous:
+            history = [p.trial for p in self.proposals if p.trial]
+        else:
+            history = [p.trial for p in self.proposals[:seen] if p.trial]
+            if len(history) < seen:
+                return None
+        if number < len(self.study.first):
+            first = self.study.first[number]
+            params = {name: first[name] for name in self.space if name in first}
+            missing = {name: d for name, d in self.space.items() if name not in params}
+            if missing:
+                params |= propose(missing, [], number, self.protocol.sweep_seed, self._directions)
+        else:
+            sweep_seed = self.protocol.sweep_seed
+            params = propose(self.space, history, number, sweep_seed, self._directions)
+        limits = () if self.pareto else prune_below(history, self.protocol.place.tasks)
+        seeds = range(SEARCH_SEEDS_FROM, SEARCH_SEEDS_FROM + self.protocol.search_seeds)
+        block = self._block(number, params, seeds, limits)
+        same = next((n for n, p in enumerate(self.proposals) if p.params == params), None)
+        proposal = _Proposal(params, block, same)
+        self.proposals.append(proposal)
+        if same is not None:
+            proposal.trial = self._trial(number, proposal)
+            return self.next()
+        return block
+
+    def _trial(self, number: int, proposal: _Proposal) -> Trial | None:
+        """The trial of a proposal; None while a cell of it has not ended."""
+        if proposal.same_as is not None:
+            same = self.proposals[proposal.same_as].trial
+            return same and Trial(number, same.params, same.state, same.values, same.curve)
+        ids = [cell.id for cell in proposal.block.cells]
+        if not all(cell in self.outcomes for cell in ids):
+            return None
+        ended = [outcome for cell in ids if (outcome := self.outcomes[cell]) is not None]
+        if len(ended) < len(ids):
+            return Trial(number, proposal.params, "failed", (), ())
+        states = {outcome.status for outcome in ended}
+        state = "pruned" if "pruned" in states else "complete"
+        if states == {"diverged"}:
+            state = "diverged"
+        values = [fmean(outcome.value for outcome in ended)]
+        if self.pareto:
+            values.append(proposal.params["memory_per_class"])
+        whole = min(len(outcome.curve) for outcome in ended)
+        curve = tuple(fmean(o.curve[t] for o in ended) for t in range(whole))
+        return Trial(number, proposal.params, state, tuple(values), curve)
+
+    def _start_rerank(self) -> None:
+        self.stage = "rerank"
+        if self._reranks:
+            start = SEARCH_SEEDS_FROM + self.protocol.search_seeds
+            for trial in self._ranking()[: self.protocol.rerank]:
+                seeds = range(start, start + self.protocol.rerank_seeds)
+                self._enqueue(self._block(trial.number, trial.params, seeds))
+
+    def _start_confirm(self) -> None:
+        """Choose the best by the mean over all search seeds, and give it fresh seeds and test."""
+        self.stage = "confirm"
+        if not self.trials:
+            self.chosen = [{}]
+        elif self.pareto:
+            self.chosen = [dict(trial.params) for trial in pareto_front(self._done())]
+        elif ranking := self._ranking():
+            finalists = ranking[: self.protocol.rerank] if self._reranks else ranking[:1]
+            self.chosen = [dict(max(finalists, key=self._mean_of_all_seeds).params)]
+        seeds = range(self.protocol.seeds)
+        for params in self.chosen:
+            for start in range(0, len(seeds), self.stack):
+                self._enqueue(self._block(None, params, seeds[start : start + self.stack]))
+
+    @property
+    def _reranks(self) -> bool:
+        return self.protocol.rerank > 1 and self.trials > 1 and not self.pareto
+
+    def _ranking(self) -> list[Trial]:
+        """Different complete trials, best first; the smaller number among equals."""
+        different = [t for t in self._done() if self.proposals[t.number].same_as is None]
+        return sorted(different, key=lambda trial: (-trial.values[0], trial.number))
+
+    def _done(self) -> list[Trial]:
+        return [p.trial for p in self.proposals if p.trial and p.trial.state == "complete"]
+
+    def _mean_of_all_seeds(self, trial: Trial) -> float:
+        params = self._hyperparameters(trial.params)
+        return fmean(
+            outcome.value
+            for seed in range(self.protocol.search_seeds + self.protocol.rerank_seeds)
+            if (outcome := self.outcomes.get(self._cell(params, SEARCH_SEEDS_FROM + seed, True).id))
+        )
+
+    @property
+    def _directions(self) -> list[str]:
+        return ["maximize", "minimize"] if self.pareto else ["maximize"]
+
+    def _enqueue(self, block: Block) -> None:
+        self.queue.append(block)
+        self.waiting |= {cell.id for cell in block.cells}
+
+    def _hyperparameters(self, params: Mapping[str, Any]) -> Any:
+        return hyperparameters(self.study.method, {**self.fixed, **params})
+
+    def _block(
+        self,
+        trial: int | None,
+        params: Mapping[str, Any],
+        seeds: range,
+        limits: tuple[float | None, ...] = (),
+    ) -> Block:
+        values = self._hyperparameters(params)
+        cells = tuple(self._cell(values, seed, trial is not None) for seed in seeds)
+        return Block(study=self.study.method, trial=trial, cells=cells, prune_below=limits)
+
+    def _cell(self, values: Any, seed: int, search: bool) -> Cell:
+        paths = 0 if search or self.study.method == "multitask" else self.protocol.path_points
+        return Cell(
+            method=self.study.method,
+            place=self.protocol.place,
+            hyperparameters=values,
+            seed=seed,
+            purpose="search" if search else "confirm",
+            path_points=paths,
+        )
+
+
+def check_methods(studies: Sequence[Study]) -> None:
+    """Refuse two studies of one method.
+
+    Raises:
+        UserError: a method occurs twice.
+    """
+    methods = [study.method for study in studies]
+    for method in methods:
+        if methods.count(method) > 1:
+            raise UserError(f"two studies of {METHODS[method].title}: a sweep has one a method")

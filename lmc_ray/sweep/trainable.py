@@ -1,0 +1,202 @@
+"""The Ray Tune trainable: one block of cells on one worker, one step a task."""
+
+import socket
+import uuid
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from ray import tune
+
+from lmc_ray.benchmarks import Benchmark, load
+from lmc_ray.errors import UserError
+from lmc_ray.learners import METHODS, Setting
+from lmc_ray.metrics import accuracy_curve
+from lmc_ray.models import build
+from lmc_ray.store import Store
+from lmc_ray.sweep.cells import PROTOCOL, Block, Cell, Outcome, Place, outcome
+from lmc_ray.training import Measurement, Record, Training, chance_accuracy
+from lmc_ray.version import git_commit, version
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where a worker finds its data and puts its results."""
+
+    sweep: str
+    results: str
+    data: str | None
+    source: str
+    """The benchmark as the user named it; own data sets are named by path."""
+    threads: int = 1
+
+
+class StackTrainable(tune.Trainable):
+    """Multitask, continual or MC-SGD training of one `Block`, whichever its cells ask for.
+
+    A step learns one task and measures; a checkpoint after it holds all that is needed to go on
+    elsewhere. The last step commits the cells' rows, all or none, and only then reports the end.
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Start on the block in `config["block"]` at the `config["workplace"]`."""
+        self._start(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Reuse this actor, with nothing left of the block before."""
+        self._start(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Learn the next task; at the end commit and report the cells' outcomes."""
+        training, block = self.training, self.block
+        training.step()
+        accuracy = fmean(training.accuracy(record) for record in training.records)
+        limit = block.prune_below[training.task - 1] if block.prune_below else None
+        if limit is not None and accuracy < limit:
+            training.prune()
+        result: dict[str, Any] = {"accuracy": accuracy, "task": training.task}
+        if training.finished:
+            rows = block_rows(block, training, self.started_at)
+            store = Store(self.workplace.results)
+            store.commit(self.workplace.sweep, uuid.uuid4().hex, rows)
+            # A list, because Tune takes dictionaries in results apart.
+            result |= {"done": True, "outcomes": list(outcomes(block, training).items())}
+        return result
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Everything learned so far."""
+        state = {"training": self.training.state(), "started_at": self.started_at}
+        torch.save(state, Path(checkpoint_dir) / "state.pt")
+
+    def load_checkpoint(self, checkpoint: dict[str, Any] | str | None) -> None:
+        """Go on after the last whole task, maybe on another worker."""
+        state = torch.load(Path(str(checkpoint)) / "state.pt", weights_only=False)
+        self.training.restore(state["training"])
+        self.started_at = state["started_at"]
+
+    def _start(self, config: dict[str, Any]) -> None:
+        self.workplace: Workplace = config["workplace"]
+        self.block: Block = config["block"]
+        self.started_at = datetime.now(UTC)
+        torch.set_num_threads(self.workplace.threads)
+        place = self.block.cells[0].place
+        self.training = training_of(self.block, benchmark_at(self.workplace, place))
+
+
+@lru_cache(maxsize=2)
+def benchmark_at(workplace: Workplace, place: Place) -> Benchmark:
+    """The benchmark, opened once a worker.
+
+    Raises:
+        UserError: this node's data differ from the driver's.
+    """
+    benchmark = load(
+        workplace.source,
+        tasks=place.tasks,
+        data=workplace.data,
+        angle=place.angle,
+        classes_per_task=place.classes_per_task,
+    )
+    if benchmark.fingerprint != place.fingerprint:
+        raise UserError(
+            f"the data of {place.benchmark} on node {socket.gethostname()} differ from the"
+            " driver's: give all nodes the same files"
+        )
+    return benchmark
+
+
+def training_of(block: Block, benchmark: Benchmark) -> Training:
+    """The training that a block asks for, on a GPU where this worker has one."""
+    cell = block.cells[0]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    setting = Setting(
+        benchmark=benchmark,
+        network=build(cell.place.network, benchmark.image_shape, benchmark.classes),
+        part="train" if cell.split == "validation" else "full",
+        device=device,
+        dtype=getattr(torch, cell.place.dtype),
+    )
+    measurement = Measurement(cell.split, cell.place.evaluation_group, cell.path_points)
+    hyperparameters = [each.hyperparameters for each in block.cells]
+    seeds = [each.seed for each in block.cells]
+    return Training(setting, cell.method, hyperparameters, seeds, measurement)
+
+
+def outcomes(block: Block, training: Training) -> dict[str, Outcome]:
+    """What the search needs to know, by cell id."""
+    chance = chance_accuracy(training.setting.benchmark)
+    return {
+        cell.id: outcome(record.status, training.curve(record), chance)
+        for cell, record in zip(block.cells, training.records, strict=True)
+    }
+
+
+def block_rows(block: Block, training: Training, started_at: datetime) -> dict[str, list[Any]]:
+    """The rows of every table for a block that has ended."""
+    tables: dict[str, list[Any]] = {"runs": [], "accuracies": [], "paths": [], "barriers": []}
+    for cell, record in zip(block.cells, training.records, strict=True):
+        own = {"cell_id": cell.id, "seed": cell.seed}
+        ends = {"from_cell_id": cell.id, "to_cell_id": cell.id}
+        tables["runs"].append(own | _run(block, cell, training, record, started_at))
+        tables["accuracies"] += [own | row for row in record.accuracies]
+        tables["paths"] += [own | ends | row for row in record.paths]
+        tables["barriers"] += [own | ends | row for row in record.barriers]
+    return tables
+
+
+def _run(
+    block: Block, cell: Cell, training: Training, record: Record, started_at: datetime
+) -> dict[str, Any]:
+    summary = training.summary(record)
+    return {
+        "purpose": cell.purpose,
+        "status": record.status,
+        "tasks_completed": record.tasks_completed,
+        "study": block.study,
+        "trial": block.trial,
+        "method": cell.method,
+        **asdict(cell.place),
+        **asdict(cell.hyperparameters),
+        "split": cell.split,
+        "path_points": cell.path_points,
+        "protocol": PROTOCOL,
+        "config": cell.config,
+        **(asdict(summary) if summary else {}),
+        "gradient_evaluations": record.gradient_evaluations,
+        "examples_seen": record.examples_seen,
+        "wall_seconds": training.seconds,
+        "replicas": len(block.cells),
+        "device": _device(training.setting.device),
+        "host": socket.gethostname(),
+        "version": version(),
+        "git_commit": git_commit(),
+        "started_at": started_at,
+        "finished_at": datetime.now(UTC),
+    }
+
+
+def _device(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def stored_outcomes(store: Store, sweep: str, chance: float) -> dict[str, Outcome]:
+    """The outcomes of all committed cells of a sweep, to the bit as their workers told them."""
+    own = {name: method.learner.minimum for name, method in METHODS.items()}
+    with store.database(sweep) as database:
+        cells = database.execute("SELECT cell_id, status, method FROM runs").fetchall()
+        rows = database.execute(
+            """
+            SELECT cell_id, minimum, list((after_task, accuracy) ORDER BY after_task, eval_task)
+            FROM accuracies GROUP BY ALL
+            """
+        ).fetchall()
+    pairs = {(cell, minimum): found for cell, minimum, found in rows}
+    return {
+        cell: outcome(status, accuracy_curve(pairs.get((cell, own[method]), ())), chance)
+        for cell, status, method in cells
+    }

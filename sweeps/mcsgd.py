@@ -1,0 +1,47 @@
+"""MC-SGD beside naive SGD, Stable SGD and multitask: search, confirm, connectivity.
+
+Searches each method on validation data, confirms the best of each on fresh seeds and test data, and
+measures the linear paths between the minima of each seed. Edit the ranges below, or override them:
+--set learning_rate=0.01:0.2:log --set line_samples=3,5,10 --set dropout=0.1
+"""
+
+from lmc_ray.sweep import Range, Study, main
+
+STUDIES = [
+    Study(
+        method="mcsgd",
+        space={
+            "memory_per_class": 1,  # examples of each class of each task, as in the paper
+            "learning_rate": Range(0.02, 0.2, log=True),
+            "lr_decay": Range(0.5, 1.0),
+            "dropout": Range(0.0, 0.5),
+            "batch_size": [16, 32, 64],
+            "connect_learning_rate": Range(0.005, 0.2, log=True),
+            "connect_steps": [25, 50, 100, 200],
+            "line_samples": [2, 3, 5, 10],
+            "init_position": Range(0.1, 0.9),
+            "continue_from": ["connected", "sequential"],
+        },
+    ),
+    Study(
+        method="stable-sgd",
+        space={
+            "learning_rate": Range(0.02, 0.2, log=True),
+            "lr_decay": Range(0.3, 1.0),
+            "dropout": Range(0.0, 0.5),
+            "batch_size": [16, 32, 64],
+        },
+    ),
+    Study(
+        method="multitask",
+        space={
+            "learning_rate": Range(0.02, 0.2, log=True),
+            "dropout": Range(0.0, 0.5),
+            "batch_size": [16, 32, 64],
+        },
+    ),
+    Study(method="naive-sgd"),  # the paper's settings: searched, it would become Stable SGD
+]
+
+if __name__ == "__main__":
+    main(STUDIES, trials=10, seeds=5)
