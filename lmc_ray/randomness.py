@@ -27,42 +27,55 @@ def permutations(seeds: list[int], size: int, *path: str | int, count: int | Non
     return torch.stack(rows)
 
 
-def dropout_factors(
-    seeds: list[int],
-    path: tuple[str | int, ...],
-    shape: tuple[int, int],
-    drop: Float[Tensor, " replicas"],
-) -> Float[Tensor, "replicas examples units"]:
-    """What inverted dropout multiplies each unit by: 0, or 1/(1-p) with probability 1-p.
+class Dropout:
+    """Inverted dropout on a stack by a counter-based hash: the same bits on every device.
 
-    A counter-based hash, the same on every device: each pair of neighbouring units shares one
-    32-bit word, an integer hash of its counter (example, unit) under 64 bits of key from
+    A unit is multiplied by 0, or by 1/(1-p) with probability 1-p. Each pair of neighbouring units
+    shares one 32-bit word, an integer hash of its counter (example, unit) under 64 bits of key from
     (seed, path), and each unit reads 16 of its bits.
 
     Args:
         seeds: one a replica.
-        path: what the factors are for, down to the step.
-        shape: (examples, units); units must be even.
-        drop: probability p that a unit is dropped, resolved to 1/65536.
+        drop: probability p that a unit is dropped, per replica, resolved to 1/65536.
     """
-    examples, units = shape
-    if units % 2:
-        raise ValueError(f"dropout needs an even number of units, got {units}")
-    digests = b"".join(_digest(seed, path) for seed in seeds)
-    keys = torch.frombuffer(bytearray(digests), dtype=torch.int32).view(len(seeds), 2)
-    counter = torch.arange(examples * units // 2, dtype=torch.int32, device=drop.device)
-    words = _hash(counter, keys.to(drop.device))
-    bits = words.view(torch.int16).view(len(seeds), examples, units).to(drop.dtype)
-    threshold = (drop * 65536 - 32768).round()[:, None, None]
-    return bits.ge_(threshold).mul_((1 / (1 - drop))[:, None, None])
+
+    def __init__(self, seeds: list[int], drop: Float[Tensor, " replicas"]) -> None:
+        self.seeds = seeds
+        self.active = bool((drop > 0).any())
+        """False: every factor would be 1."""
+        self._threshold = (drop * 65536 - 32768).round()[:, None, None]
+        self._scale = (1 / (1 - drop))[:, None, None]
+        self._counter = torch.empty(0, dtype=torch.int32, device=drop.device)
+
+    def factors(
+        self, path: tuple[str | int, ...], examples: int, units: int
+    ) -> Float[Tensor, "replicas examples units"]:
+        """What each unit is multiplied by; `path` says what for, down to the step."""
+        if units % 2:
+            raise ValueError(f"dropout needs an even number of units, got {units}")
+        device, replicas = self._scale.device, len(self.seeds)
+        if len(self._counter) < examples * units // 2:
+            self._counter = torch.arange(examples * units // 2, dtype=torch.int32, device=device)
+        digests = b"".join(_digest(seed, path) for seed in self.seeds)
+        keys = torch.frombuffer(bytearray(digests), dtype=torch.int32).view(replicas, 2)
+        words = _hash(self._counter[: examples * units // 2], keys.to(device))
+        bits = words.view(torch.int16).view(replicas, examples, units).to(self._scale.dtype)
+        return bits.ge_(self._threshold).mul_(self._scale)
+
+
+# Constants as tensors of the words' own type: Python numbers would be converted at every use.
+_FIRST, _SECOND, _BY_15, _BY_16, _LOW_17, _LOW_16 = (
+    torch.tensor(value, dtype=torch.int32)
+    for value in (0x7FEB352D, -2071885173, 15, 16, 0x1FFFF, 0xFFFF)  # the second is 0x846CA68B
+)
 
 
 def _hash(
     counter: Int32[Tensor, " words"], keys: Int32[Tensor, "replicas two"]
 ) -> Int32[Tensor, "replicas words"]:
     # Xor-shift-multiply rounds; `>>` on int32 copies the sign, hence the `&` after it.
-    x = (counter ^ keys[:, :1]).mul_(0x7FEB352D).add_(keys[:, 1:])
-    x ^= (x >> 15).bitwise_and_(0x1FFFF)
-    x *= -2071885173  # 0x846CA68B as a signed word
-    x ^= (x >> 16).bitwise_and_(0xFFFF)
+    x = (counter ^ keys[:, :1]).mul_(_FIRST).add_(keys[:, 1:])
+    x ^= (x >> _BY_15).bitwise_and_(_LOW_17)
+    x *= _SECOND
+    x ^= (x >> _BY_16).bitwise_and_(_LOW_16)
     return x

@@ -17,11 +17,24 @@ STUDIES = [
             "dropout": Range(0.0, 0.5),
             "batch_size": [16, 32, 64],
             "connect_learning_rate": Range(0.005, 0.2, log=True),
-            "connect_steps": [25, 50, 100, 200],
-            "line_samples": [2, 3, 5, 10],
+            "connect_steps": [25, 50, 100],
+            "line_samples": [3, 5, 10],
             "init_position": Range(0.1, 0.9),
             "continue_from": ["connected", "sequential"],
         },
+        first=[
+            {  # found by rough trials on validation data of rotated MNIST
+                "learning_rate": 0.1,
+                "lr_decay": 0.7,
+                "dropout": 0.1,
+                "batch_size": 32,
+                "connect_learning_rate": 0.08,
+                "connect_steps": 50,
+                "line_samples": 3,
+                "init_position": 0.66,
+                "continue_from": "sequential",
+            }
+        ],
     ),
     Study(
         method="stable-sgd",

@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lmc_ray.learners.batches import Batch
-from lmc_ray.models import Dropout, Network
-from lmc_ray.randomness import dropout_factors
+from lmc_ray.models import Network
+from lmc_ray.randomness import Dropout
 
 
 def momentum_step(
@@ -21,19 +21,6 @@ def momentum_step(
     """One step in place: v ← μv + g, θ ← θ - ηv (torch.optim.SGD's convention)."""
     torch.addcmul(gradient, velocity, momentum[:, None], out=velocity)
     theta.addcmul_(velocity, learning_rate[:, None], value=-1)
-
-
-def dropout_of_step(
-    network: Network,
-    seeds: list[int],
-    path: tuple[str | int, ...],
-    batch_size: int,
-    drop: Float[Tensor, " replicas"],
-) -> Dropout | None:
-    """Dropout factors for one step on the stack; None where nothing is dropped."""
-    if not network.hidden or not bool((drop > 0).any()):
-        return None
-    return dropout_factors(seeds, path, (batch_size, sum(network.hidden)), drop)
 
 
 def descend(
@@ -63,10 +50,13 @@ def descend(
     """
     theta = theta.clone()
     velocity, gradient = torch.zeros_like(theta), torch.empty_like(theta)
+    dropout, units = Dropout(list(seeds), drop), sum(network.hidden)
     for step, batch in enumerate(batches):
-        dropout = dropout_of_step(network, list(seeds), (*purpose, step), batch.size, drop)
+        factors = None
+        if dropout.active and units:
+            factors = dropout.factors((*purpose, step), batch.size, units)
         network.loss_and_gradient(
-            theta, batch.images, batch.labels, batch.allowed, dropout, out=gradient
+            theta, batch.images, batch.labels, batch.allowed, factors, out=gradient
         )
         momentum_step(theta, velocity, gradient, learning_rate, momentum)
         count(batch.size)

@@ -17,12 +17,12 @@ from torch import Tensor
 
 from lmc_ray.learners.batches import Batch
 from lmc_ray.learners.connection_batches import connection_batches
-from lmc_ray.learners.descent import dropout_of_step, momentum_step
+from lmc_ray.learners.descent import momentum_step
 from lmc_ray.learners.hyperparameters import MCSGD
 from lmc_ray.learners.learner import Learner, Setting
 from lmc_ray.learners.sgd import learn_task
 from lmc_ray.memory import Memory, draw
-from lmc_ray.randomness import stream
+from lmc_ray.randomness import Dropout, stream
 
 Theta = Float[Tensor, "replicas parameters"]
 
@@ -124,12 +124,12 @@ class ModeConnectivitySGD(Learner[MCSGD]):
 
     def _gradient(self, theta: Theta, batch: Batch, at: tuple[str | int, ...]) -> Theta:
         """∇L at one point of a line, in evaluation mode unless `path_dropout`."""
-        network, dropout = self.setting.network, None
-        if self.common.path_dropout:
-            path, drop = ("path-dropout", *at), self.tensors["dropout"]
-            dropout = dropout_of_step(network, self.seeds, path, batch.size, drop)
+        network, factors = self.setting.network, None
+        if self.common.path_dropout and network.hidden:
+            dropout = Dropout(self.seeds, self.tensors["dropout"])
+            factors = dropout.factors(("path-dropout", *at), batch.size, sum(network.hidden))
         _, gradient = network.loss_and_gradient(
-            theta, batch.images, batch.labels, batch.allowed, dropout
+            theta, batch.images, batch.labels, batch.allowed, factors
         )
         self.count(batch.size)
         return gradient / batch.size if self.common.loss_scale == "per_example" else gradient

@@ -4,10 +4,10 @@ import re
 
 from lmc_ray.errors import UserError
 from lmc_ray.models.mlp import MLP
-from lmc_ray.models.network import Dropout, Network
+from lmc_ray.models.network import Factors, Network
 from lmc_ray.models.resnet import ResNet18
 
-__all__ = ["MLP", "Dropout", "Network", "ResNet18", "build"]
+__all__ = ["MLP", "Factors", "Network", "ResNet18", "build"]
 
 
 def build(name: str, image_shape: tuple[int, ...], classes: int) -> Network:

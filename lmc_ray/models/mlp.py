@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from torch.nn.functional import log_softmax
 
 from lmc_ray.models.layout import Layout
-from lmc_ray.models.network import Dropout
+from lmc_ray.models.network import Factors
 
 
 class MLP:
@@ -54,12 +54,12 @@ class MLP:
         images: Float[Tensor, "replicas batch *image"],
         labels: Int64[Tensor, "replicas batch"],
         allowed: Bool[Tensor, "#replicas #batch classes"] | None = None,
-        dropout: Dropout | None = None,
+        factors: Factors | None = None,
         out: Float[Tensor, "replicas parameters"] | None = None,
     ) -> tuple[Float[Tensor, " replicas"], Float[Tensor, "replicas parameters"]]:
         """See `Network.loss_and_gradient`."""
-        factors = None if dropout is None else dropout.split(self.hidden, dim=2)
-        activations = self._activations(theta, images, factors)
+        by_layer = None if factors is None else factors.split(self.hidden, dim=2)
+        activations = self._activations(theta, images, by_layer)
         logits = activations.pop()
         if allowed is not None:
             logits = logits.masked_fill(~allowed, -torch.inf)
@@ -80,8 +80,8 @@ class MLP:
             if layer == 0:
                 break  # the images need no gradient
             delta = torch.bmm(delta, weights[f"{layer}.weight"])
-            if factors is not None:
-                delta *= factors[layer - 1]
+            if by_layer is not None:
+                delta *= by_layer[layer - 1]
             # A unit is 0 where ReLU is flat (or dropout took it): no gradient passes there.
             delta = torch.ops.aten.threshold_backward(delta, below, 0)
         return loss, gradient
@@ -90,7 +90,7 @@ class MLP:
         self,
         theta: Float[Tensor, "replicas parameters"],
         images: Float[Tensor, "replicas batch *image"],
-        factors: Sequence[Tensor] | None,
+        by_layer: Sequence[Tensor] | None,
     ) -> list[Tensor]:
         """Input, each hidden layer after ReLU and dropout, logits."""
         weights = self.layout.views(theta)
@@ -100,7 +100,7 @@ class MLP:
             z = torch.baddbmm(bias[:, None], activations[-1], weight.mT)
             if layer < self.depth - 1:
                 z.relu_()
-                if factors is not None:
-                    z *= factors[layer]
+                if by_layer is not None:
+                    z *= by_layer[layer]
             activations.append(z)
         return activations

@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 
 from lmc_ray.models.layout import Layout
 
-Dropout = Float[Tensor, "replicas batch units"]
+Factors = Float[Tensor, "replicas batch units"]
 """Factors of inverted dropout for all hidden layers side by side: 0 or 1/(1 - p)."""
 
 
@@ -40,7 +40,7 @@ class Network(Protocol):
         images: Float[Tensor, "replicas batch *image"],
         labels: Int64[Tensor, "replicas batch"],
         allowed: Bool[Tensor, "#replicas #batch classes"] | None = None,
-        dropout: Dropout | None = None,
+        factors: Factors | None = None,
         out: Float[Tensor, "replicas parameters"] | None = None,
     ) -> tuple[Float[Tensor, " replicas"], Float[Tensor, "replicas parameters"]]:
         """Mean cross-entropy over the batch and its gradient, per replica.
@@ -50,7 +50,7 @@ class Network(Protocol):
             images: the batch, each replica its own.
             labels: 0-based classes.
             allowed: classes that count; None for all.
-            dropout: factors on the hidden units; None for evaluation mode.
+            factors: dropout on the hidden units; None for evaluation mode.
             out: where to write the gradient; allocated if None.
         """
         ...

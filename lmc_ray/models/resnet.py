@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 from torch.nn.functional import batch_norm, conv2d, cross_entropy
 
 from lmc_ray.models.layout import Layout
-from lmc_ray.models.network import Dropout
+from lmc_ray.models.network import Factors
 
 STRIDES = (1, 2, 2, 2)
 BLOCKS = 2
@@ -73,11 +73,11 @@ class ResNet18:
         images: Float[Tensor, "replicas batch *image"],
         labels: Int64[Tensor, "replicas batch"],
         allowed: Bool[Tensor, "#replicas #batch classes"] | None = None,
-        dropout: Dropout | None = None,
+        factors: Factors | None = None,
         out: Float[Tensor, "replicas parameters"] | None = None,
     ) -> tuple[Float[Tensor, " replicas"], Float[Tensor, "replicas parameters"]]:
         """See `Network.loss_and_gradient`; there is nothing to drop, so factors are refused."""
-        if dropout is not None:
+        if factors is not None:
             raise ValueError("the reduced ResNet-18 has no dropout")
         # Leaves of their own: a slice of one leaf would cost a full-size gradient per slice.
         views = self.layout.views(theta.detach())

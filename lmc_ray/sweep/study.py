@@ -29,8 +29,8 @@ class Study:
     space: Space = field(default_factory=dict)
     first: Sequence[Mapping[str, Any]] = ()
     """Settings to try before the sampler proposes, e.g. the paper's."""
-    searched: bool = True
-    """False: no search, the space's fixed values are confirmed as they are."""
+    trials: int | None = None
+    """Search trials; None: as many as the sweep's --trials."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,9 @@ class StudyRun:
         self.protocol = protocol
         self.space = distributions(study.method, study.space)
         self.fixed = fixed(study.space)
-        self.trials = protocol.trials if study.searched and self.space else 0
+        wanted = protocol.trials if study.trials is None else study.trials
+        self.trials = wanted if self.space else 0
+        """Search trials; without anything to search, the fixed values are confirmed."""
         for first in study.first:
             self._hyperparameters({name: first[name] for name in self.space if name in first})
         self.stack = stack
