@@ -45,13 +45,16 @@ def commit(filesystem: fs.FileSystem, base: str, sweep: str, attempt: str, rows:
     if not _PLAIN_NAME.fullmatch(attempt):
         raise ValueError(f"attempt '{attempt}' is no plain name")
     _check(rows)
+    # Everything is encoded, and so checked, before the first byte is written.
+    files: dict[str, bytes] = {}
     manifest: dict[str, Written] = {}
     for table in (*CELL_TABLES, "runs", "trials"):
         if not rows.get(table):
             continue
         full = [{**row, "sweep": sweep, "attempt": attempt} for row in rows[table]]
-        data = encode(table, full, manifest if table == "runs" else {})
-        manifest[table] = Written(len(full), len(data), digest(data))
+        files[table] = encode(table, full, manifest if table == "runs" else {})
+        manifest[table] = Written(len(full), len(files[table]), digest(files[table]))
+    for table, data in files.items():
         write_whole(filesystem, f"{base}/{table}/sweep={sweep}/{attempt}{SUFFIX}", data)
 
 

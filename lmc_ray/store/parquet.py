@@ -114,9 +114,13 @@ def decode(table: str, file: DataFile, data: pa.Buffer) -> Content | Damaged:
             )
         noted = json.loads(metadata.get(MANIFEST_KEY, b"{}"))
         manifest = {name: Written(**written) for name, written in noted.items()}
-        return Content(file, _conform(rows, schema), manifest)
+        rows = _conform(rows, schema)
     except (OSError, ValueError, TypeError, pa.ArrowException) as problem:
         return Damaged(file, one_line(problem))
+    for column, name in (("sweep", file.sweep), ("attempt", file.attempt)):
+        if others := set(rows[column].to_pylist()) - {name}:
+            return Damaged(file, f"holds rows of {column} {others.pop()}: was it renamed?")
+    return Content(file, rows, manifest)
 
 
 def _conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -141,9 +141,9 @@ class Store:
         try:
             with self.database() as database:
                 findings += verify_cells(self._base, database)
-        except UserError as problem:
-            # A newer or unreadable file; it has its own finding, but cells stay unchecked.
-            findings.append(Finding(False, self._base, None, f"cells not checked: {problem}"))
+        except (UserError, duckdb.Error) as problem:
+            # A file of a newer version or with bytes changed in place; it has its own finding.
+            findings.append(Finding(True, self._base, None, f"not checked further: {problem}"))
         return findings
 
 

@@ -114,7 +114,7 @@ def _load(filesystem: fs.FileSystem, table: str, file: DataFile, root: _Root) ->
         return
     if isinstance(content, Damaged):
         root.unreadable.add(file.path)
-        yield Finding(False, file.path, None, f"truncated or not Parquet: {content.reason}")
+        yield Finding(False, file.path, None, f"cannot be used: {content.reason}")
         return
     root.contents[table][(file.sweep, file.attempt)] = content
     root.digests[file.path] = digest(data.to_pybytes())
@@ -140,12 +140,8 @@ def _against_mark(base: str, mark: Content, root: _Root) -> Iterator[Finding]:
 
 
 def _rows(table: str, content: Content) -> Iterator[Finding]:
-    """Rows that share a key, or lie in a folder that is not theirs."""
+    """Rows that share a key."""
     rows, file = content.rows, content.file
-    if set(rows["sweep"].to_pylist()) - {file.sweep}:
-        yield Finding(False, file.path, None, "holds rows of another sweep than its folder's name")
-    if set(rows["attempt"].to_pylist()) - {file.attempt}:
-        yield Finding(False, file.path, None, "holds rows of another attempt than its name")
     key = list(TABLES[table].key)
     counts = rows.group_by(key).aggregate([([], "count_all")])
     for row in counts.filter(pc.field("count_all") > 1).to_pylist():

@@ -1,0 +1,319 @@
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from results import barrier, run, trial
+
+from lmc_ray import paper
+from lmc_ray.errors import UserError
+from lmc_ray.store import Store
+from lmc_ray.tables import (
+    Sheet,
+    accuracy_rows,
+    accuracy_sheets,
+    barriers_rows,
+    barriers_sheets,
+    pending,
+    render,
+)
+from lmc_ray.tables.sheet import short
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """Three seeds of three methods on two tasks, and search cells that must not count.
+
+    Accuracies: Stable SGD 50, 60, 70 %; MC-SGD 80, 82, 90 %; multitask 91, 92, 93 %.
+    Rises: sequential 1→2 of Stable SGD 1, 2, 3; connected 1→2 of MC-SGD 0.1, 0.2, 0.3; sequential
+    1→multitask 2, measured by MC-SGD's cells: 0.01, 0.02, 0.06.
+    """
+    store = Store(str(tmp_path / "results"))
+    first, last = ("sequential", 1), ("sequential", 2)
+    for index, seed in enumerate((101, 102, 103)):
+        stable, mcsgd, multitask = f"s{seed}", f"m{seed}", f"j{seed}"
+        runs = [
+            run(stable, seed, method="stable-sgd", average_accuracy=(0.5, 0.6, 0.7)[index]),
+            run(mcsgd, seed, average_accuracy=(0.8, 0.82, 0.9)[index], memory_per_class=2),
+            run(multitask, seed, method="multitask", average_accuracy=(0.91, 0.92, 0.93)[index]),
+        ]
+        for row in runs:
+            row |= {"gradient_evaluations": 1_000 + index, "examples_seen": 64_000}
+            row["forgetting"] = None if row["method"] == "multitask" else (0.1, 0.2, 0.3)[index]
+        barriers = [
+            barrier(stable, first, last, loss_rise=1.0 + index, error_rise=0.5, connected=False),
+            # MC-SGD's own sequential line is not what its row of the table shows.
+            barrier(mcsgd, first, last, loss_rise=9.0),
+            barrier(mcsgd, first, ("multitask", 2), loss_rise=(0.01, 0.02, 0.06)[index]),
+            barrier(
+                mcsgd,
+                ("connected", 1),
+                ("connected", 2),
+                loss_rise=0.1 * (index + 1),
+                error_rise=0.01 * index,
+                loss_barrier=0.2,
+                error_barrier=0.0,
+                connected=index < 2,
+            ),
+            barrier(mcsgd, last, ("multitask", 2), eval_task=2, loss_rise=7.0),
+        ]
+        store.commit("first", f"attempt-{seed}", {"runs": runs, "barriers": barriers})
+    search = run("x", 1, purpose="search", split="validation", average_accuracy=0.01)
+    store.commit("first", "search", {"runs": [search]})
+    return store
+
+
+def test_accuracy_by_hand(store: Store):
+    with store.database() as database:
+        ((stable, mcsgd, multitask),) = accuracy_rows(database)
+    assert [row.group.method for row in (stable, mcsgd, multitask)] == [
+        "stable-sgd",
+        "mcsgd",
+        "multitask",
+    ]
+    assert stable.accuracy
+    assert (stable.accuracy.count, stable.accuracy.mean) == (3, pytest.approx(0.6))
+    assert stable.accuracy.std == pytest.approx(0.1)
+    assert mcsgd.accuracy
+    assert mcsgd.accuracy.mean == pytest.approx(0.84)
+    assert mcsgd.accuracy.std == pytest.approx(math.sqrt(0.0028))
+    assert mcsgd.forgetting
+    assert mcsgd.forgetting.mean == pytest.approx(0.2)
+    assert multitask.forgetting is None
+    assert (stable.memory_per_class, mcsgd.memory_per_class) == (None, 2)
+    assert (stable.gradient_evaluations, stable.examples_seen) == (1001, 64_000)
+
+
+def test_rise_is_that_of_each_methods_own_line(store: Store):
+    with store.database() as database:
+        ((stable, mcsgd, multitask),) = accuracy_rows(database)
+    assert stable.rise
+    assert mcsgd.rise
+    assert multitask.rise
+    assert (stable.rise.mean, stable.rise.std) == pytest.approx((2.0, 1.0))
+    assert (mcsgd.rise.mean, mcsgd.rise.std) == pytest.approx((0.2, 0.1))
+    assert multitask.rise.mean == pytest.approx(0.03)
+    assert multitask.rise.std == pytest.approx(math.sqrt(0.0007))
+
+
+def test_multitask_has_the_trio_of_its_own_seeds_only(store: Store):
+    line = barrier("m104", ("sequential", 1), ("multitask", 2), loss_rise=100.0)
+    store.commit("first", "late", {"runs": [run("m104", 104)], "barriers": [line]})
+    other = run("j104", 104, method="multitask", average_accuracy=0.9)
+    store.commit("second", "other", {"runs": [other]})
+    with store.database() as database:
+        first, second = accuracy_rows(database)
+    assert first[-1].rise
+    assert first[-1].rise.count == 3
+    assert [row.rise for row in second] == [None]
+
+
+def test_text(store: Store):
+    with store.database() as database:
+        text = render(accuracy_sheets(database))
+    lines = text.splitlines()
+    assert lines[0] == "rotated-digits, 2 tasks, test split, sweep first"
+    cells = [
+        line.split("  ") for line in lines if line.startswith(("Stable", "MC-SGD", "multitask"))
+    ]
+    rows = [[cell.strip() for cell in line if cell.strip()] for line in cells]
+    assert rows[:3] == [
+        ["Stable SGD", "60.0 ± 10.00", "20.0 ± 10.0", "2.00 ± 1.00", "3", "n/a", "1.00k", "64.0k"],
+        ["MC-SGD", "84.0 ± 5.29", "20.0 ± 10.0", "0.20 ± 0.10", "3", "2", "1.00k", "64.0k"],
+        ["multitask", "92.0 ± 1.00", "n/a", "0.03 ± 0.03", "3", "n/a", "1.00k", "64.0k"],
+    ]
+    assert "measured in the MC-SGD cell of the same seed" in text
+    assert "paper" not in text
+    assert max(map(len, lines)) <= 100
+    assert "\x1b" not in text
+
+
+def test_widest_table_fits_a_terminal(tmp_path: Path):
+    store = Store(str(tmp_path))
+    settings = {"benchmark": "rotated-mnist", "tasks": 20, "angle": 9.0}
+    runs, barriers = [], []
+    for method in ("naive-sgd", "stable-sgd", "mcsgd", "multitask"):
+        for seed in range(5):
+            cell = f"{method}-{seed}"
+            row = run(cell, seed, method=method, **settings)
+            row |= {"average_accuracy": 0.5 + seed / 10, "forgetting": 0.3 + seed / 10}
+            row |= {"gradient_evaluations": 123_456_789, "examples_seen": 987_654_321}
+            runs.append(row | {"memory_per_class": 100})
+            for kind in ("sequential", "connected"):
+                measures = dict.fromkeys(("error_rise", "error_barrier"), 0.1 + seed / 7)
+                measures |= dict.fromkeys(("loss_rise", "loss_barrier"), 10.0 + seed)
+                barriers.append(barrier(cell, (kind, 1), (kind, 20), **measures))
+    store.commit("s", "a", {"runs": runs, "barriers": barriers})
+    with store.database() as database:
+        accuracy, paths = accuracy_sheets(database), barriers_sheets(database)
+    for sheets in (accuracy, paths):
+        assert max(len(line) for line in render(sheets).splitlines()) <= 100
+    text = render(accuracy)
+    assert "82.3 ± 0.68" in text
+    assert "8 ± 1" in text
+    assert "arXiv:2010.04495" in text
+
+
+def test_diverged_seeds_are_counted_and_in_no_mean(store: Store):
+    lost = run("s104", 104, method="stable-sgd", status="diverged", average_accuracy=0.1)
+    store.commit("first", "lost", {"runs": [lost]})
+    with store.database() as database:
+        ((stable, _, _),) = accuracy_rows(database)
+        text = render(accuracy_sheets(database))
+    assert stable.diverged == 1
+    assert stable.accuracy
+    assert stable.accuracy.mean == pytest.approx(0.6)
+    assert "Stable SGD: 1 of 4 seeds diverged" in text
+
+
+def test_only_diverged_seeds(tmp_path: Path):
+    store = Store(str(tmp_path))
+    store.commit("s", "a", {"runs": [run("c", status="diverged")]})
+    with store.database() as database:
+        ((row,),) = accuracy_rows(database)
+        text = render(accuracy_sheets(database))
+    assert row.accuracy is None
+    assert "n/a" in text
+
+
+def test_several_configurations_of_one_method(store: Store):
+    for seed in (101, 102):
+        more = run(f"n{seed}", seed, average_accuracy=0.99, memory_per_class=10, dropout=0.1)
+        store.commit("first", f"more-{seed}", {"runs": [more]})
+    with store.database() as database:
+        (rows,) = accuracy_rows(database)
+        text = render(accuracy_sheets(database))
+    assert [row.group.label for row in rows] == ["Stable SGD", "MC-SGD 1", "MC-SGD 2", "multitask"]
+    assert [len(row.group.finished) for row in rows] == [3, 3, 2, 3]
+    assert "MC-SGD 2: dropout 0.1, memory_per_class 10" in text
+
+
+def test_each_sweep_has_its_own_table(store: Store):
+    store.commit("second", "x", {"runs": [run("m101", 101, average_accuracy=0.3)]})
+    with store.database() as database:
+        titles = [sheet.title for sheet in accuracy_sheets(database)]
+    assert [title.rsplit(maxsplit=1)[1] for title in titles] == ["first", "second"]
+    with store.database("second") as database:
+        ((row,),) = accuracy_rows(database)
+    assert row.accuracy
+    assert (row.accuracy.mean, row.accuracy.std) == (0.3, None)
+
+
+def test_barriers_by_hand(store: Store):
+    with store.database() as database:
+        stable, mcsgd = barriers_rows(database)
+        text = render(barriers_sheets(database))
+    assert [row.path for row in stable] == ["sequential 1 → sequential 2"]
+    assert (stable[0].connected, stable[0].seeds) == (0, 3)
+    connected = next(row for row in mcsgd if row.path.startswith("connected"))
+    assert (connected.connected, connected.seeds, connected.eval_task) == (2, 3, 1)
+    assert connected.measures["loss_rise"].mean == pytest.approx(0.2)
+    assert connected.measures["error_rise"].mean == pytest.approx(0.01)
+    assert connected.measures["loss_barrier"].mean == pytest.approx(0.2)
+    assert "loss_barrier" not in stable[0].measures
+    (line,) = [line for line in text.splitlines() if line.startswith("connected 1")]
+    assert [cell.strip() for cell in line.split("  ") if cell.strip()] == [
+        "connected 1 → connected 2",
+        "1",
+        "0.20 ± 0.10",
+        "1.0 ± 1.0",
+        "0.20 ± 0.00",
+        "0.0 ± 0.0",
+        "2 of 3",
+    ]
+
+
+def test_a_control_is_told_from_the_path_itself(tmp_path: Path):
+    store = Store(str(tmp_path))
+    ends = ("sequential", 1), ("multitask", 2)
+    lines = [
+        barrier("c", *ends, loss_rise=0.1),
+        barrier("c", *ends, control="other-init", path_id="control", loss_rise=5.0),
+    ]
+    store.commit("s", "a", {"runs": [run("c")], "barriers": lines})
+    with store.database() as database:
+        (rows,) = barriers_rows(database)
+    assert {row.path: row.measures["loss_rise"].mean for row in rows} == {
+        "sequential 1 → multitask 2": 0.1,
+        "sequential 1 → multitask 2 (other-init)": 5.0,
+    }
+
+
+def test_a_sweep_without_confirmed_cells_says_how_far_it_is(tmp_path: Path):
+    store = Store(str(tmp_path))
+    store.commit("s", "a", {"runs": [run("c", purpose="search")]})
+    store.commit("s", "b", {"trials": [trial(0, value=0.5), trial(1, value=0.71)]})
+    store.commit("t", "c", {"trials": [trial(0, state="pruned", value=0.9)]})
+    with store.database() as database:
+        assert accuracy_sheets(database) == []
+        assert barriers_sheets(database) == []
+        assert pending(database) == [
+            "sweep s: no confirmed seed yet (cells 1, trials 2, best on validation 71.0 %)",
+            "sweep t: no confirmed seed yet (cells 0, trials 1)",
+        ]
+
+
+def test_markdown():
+    sheet = Sheet("Title", ("method", "a\nb"), [("x|y", "1 ± 2")], ["a note"])
+    assert render([sheet], "markdown") == (
+        "**Title**\n\n| method | a b |\n| --- | ---: |\n| x\\|y | 1 ± 2 |\n\n- a note\n"
+    )
+
+
+def test_latex():
+    sheet = Sheet("50 % of a_b", ("path", "a\n%"), [("a → b & c", "1 ± 2")], ["a note"])
+    text = render([sheet], "latex")
+    assert "\\caption{50 \\% of a\\_b}" in text
+    assert "\\begin{tabular}{lr}" in text
+    assert "path & a \\% \\\\" in text
+    assert "a $\\to$ b \\& c & 1 $\\pm$ 2 \\\\" in text
+    assert text.endswith("% a note\n")
+
+
+def test_unknown_form():
+    with pytest.raises(UserError, match="did you mean 'latex'"):
+        render([], "latx")
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (None, "n/a"),
+        (0, "0"),
+        (999, "999"),
+        (1000, "1.00k"),
+        (9_996, "10.0k"),
+        (12_345, "12.3k"),
+        (999_499, "999k"),
+        (999_600, "1.00M"),
+        (23_456_789, "23.5M"),
+        (1.5e9, "1.50G"),
+    ],
+)
+def test_short_numbers(number: float | None, text: str):
+    assert short(number) == text
+
+
+def test_the_papers_numbers_are_for_its_own_tasks():
+    printed = paper.published("rotated-mnist", 20, 9.0, "mcsgd")
+    assert printed
+    assert (printed.accuracy, printed.forgetting) == (82.3, 0.08)
+    assert paper.published("rotated-mnist", 20, 18.0, "mcsgd") is None
+    assert paper.published("rotated-mnist", 10, 9.0, "mcsgd") is None
+    assert paper.published("rotated-digits", 20, 9.0, "mcsgd") is None
+    assert paper.published("permuted-mnist", 20, None, "stable-sgd")
+
+
+def test_table_needs_neither_torch_nor_ray(store: Store):
+    code = (
+        "import sys; from lmc_ray.cli import main\n"
+        "try: main(['table', sys.argv[1]])\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "assert not {'torch', 'ray', 'optuna'} & sys.modules.keys()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, store.root], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "MC-SGD" in done.stdout
