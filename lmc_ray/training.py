@@ -17,7 +17,7 @@ from lmc_ray.connectivity.paths import (
     sequential_paths,
     trio_paths,
 )
-from lmc_ray.learners import METHODS, Setting, Trio
+from lmc_ray.learners import METHODS, Learner, Setting, Trio
 from lmc_ray.learners.evaluation import evaluate
 from lmc_ray.learners.hyperparameters import SGD
 from lmc_ray.metrics import Summary, accuracy_curve, summarize
@@ -71,7 +71,7 @@ class Training:
         seeds: Sequence[int],
         measurement: Measurement,
     ) -> None:
-        kind = METHODS[method].learner
+        kind: type[Learner[Any]] = METHODS[method].learner
         tasks = setting.benchmark.tasks
         self.path_plan: list[Path] = []
         if measurement.path_points and method == "mcsgd":

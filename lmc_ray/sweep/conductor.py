@@ -58,8 +58,11 @@ class Conductor(Searcher):
         """Whether every study is done."""
         return all(study.stage == "done" for study in self.studies)
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next block that is not in the ledger; None while all studies wait."""
+    def suggest(self, trial_id: str) -> Any:
+        """The next block that is not in the ledger; None while all studies wait.
+
+        Tune's type says dictionary or None, and its protocol says `Searcher.FINISHED` at the end.
+        """
         moved = True
         while moved:
             moved = False

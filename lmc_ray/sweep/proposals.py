@@ -12,6 +12,10 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+Direction = Literal["maximize", "minimize"]
+
 STARTUP_TRIALS = 10
 PRUNING_NEEDS = 5
 """Complete trials without which nothing is pruned."""
@@ -35,7 +39,7 @@ def propose(
     history: Sequence[Trial],
     number: int,
     seed: int,
-    directions: Sequence[str],
+    directions: Sequence[Direction],
 ) -> dict[str, Any]:
     """Parameters of proposal `number`, from a sampler seeded by (seed, number) that sees `history`.
 
@@ -44,7 +48,7 @@ def propose(
         history: the trials it may know.
         number: 0-based, over the whole study.
         seed: of the sweep.
-        directions: `maximize` or `minimize`, one an objective.
+        directions: one an objective.
     """
     key = hashlib.blake2b(f"{seed}/{number}".encode(), digest_size=4).digest()
     sampler = TPESampler(

@@ -175,6 +175,9 @@ def _adjusted(studies: Sequence[Study], wishes: _Wishes) -> list[Study]:
     adjusted = []
     for study in studies:
         space: dict[str, Any] = {"epochs": epochs, **study.space}
+        if study.pinned:
+            adjusted.append(replace(study, space=space))
+            continue
         if wishes.preset and study.method == "mcsgd":
             space |= preset_values(wishes.preset, family)
         if wishes.pareto and study.method == "mcsgd":

@@ -44,8 +44,11 @@ def distributions(method: str, space: Space) -> dict[str, BaseDistribution]:
                 raise UserError(f"range of {name} is empty: write {name}={value.low} to fix it")
             ends = [value.low, value.high]
             whole = all(isinstance(end, int) for end in ends)
-            kind = IntDistribution if whole else FloatDistribution
-            found[name] = kind(value.low, value.high, log=value.log)  # type: ignore[arg-type]
+            found[name] = (
+                IntDistribution(int(value.low), int(value.high), log=value.log)
+                if whole
+                else FloatDistribution(value.low, value.high, log=value.log)
+            )
         elif isinstance(value, list):
             if not value:
                 raise UserError(f"no choices for {name}: give at least one value")

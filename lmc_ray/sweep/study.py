@@ -14,7 +14,7 @@ from typing import Any, Literal
 from lmc_ray.errors import UserError
 from lmc_ray.learners import METHODS, hyperparameters
 from lmc_ray.sweep.cells import Block, Cell, Outcome, Place
-from lmc_ray.sweep.proposals import Trial, pareto_front, propose, prune_below
+from lmc_ray.sweep.proposals import Direction, Trial, pareto_front, propose, prune_below
 from lmc_ray.sweep.space import Space, distributions, fixed
 
 SEARCH_SEEDS_FROM = 10_000
@@ -29,6 +29,8 @@ class Study:
     space: Space = field(default_factory=dict)
     first: Sequence[Mapping[str, Any]] = ()
     """Settings to try before the sampler proposes, e.g. the paper's."""
+    pinned: bool = False
+    """True: --set and --preset leave this study as the script has it."""
     trials: int | None = None
     """Search trials; None: as many as the sweep's --trials."""
 
@@ -247,7 +249,7 @@ class StudyRun:
         )
 
     @property
-    def _directions(self) -> list[str]:
+    def _directions(self) -> list[Direction]:
         return ["maximize", "minimize"] if self.pareto else ["maximize"]
 
     def _enqueue(self, block: Block) -> None:
