@@ -291,12 +291,14 @@ def test_benchmarks(lmc):
         (("table", "EMPTY"), "no results in"),
         (("query", "EMPTY", "SELECT 1"), "no results in"),
         (("verify", "EMPTY"), "no results in"),
+        (("table", "FILE"), "FILE"),
         (("table", "nosuch://place"), "cannot open the results root"),
         (("tabel", "ROOT"), "table"),
     ],
 )
 def test_bad_input(root: str, tmp_path: Path, lmc, arguments: tuple[str, ...], message: str):
-    places = {"ROOT": root, "EMPTY": str(tmp_path / "nothing")}
+    (tmp_path / "FILE").write_text("not a folder")
+    places = {"ROOT": root, "EMPTY": str(tmp_path / "nothing"), "FILE": str(tmp_path / "FILE")}
     done = lmc(*(places.get(argument, argument) for argument in arguments))
     assert done.status == 2
     assert done.out == ""

@@ -70,9 +70,16 @@ def one_line(problem: BaseException) -> str:
 
 
 def list_folder(filesystem: fs.FileSystem, folder: str) -> list[DataFile]:
-    """Every file below a folder by path, temporary ones included; none where it is missing."""
+    """Every file below a folder by path, temporary ones included; none where it is missing.
+
+    Raises:
+        UserError: the folder cannot be listed: no permission, no connection.
+    """
     selector = fs.FileSelector(folder, recursive=True, allow_not_found=True)
-    found = [i for i in filesystem.get_file_info(selector) if i.type == fs.FileType.File]
+    try:
+        found = [i for i in filesystem.get_file_info(selector) if i.type == fs.FileType.File]
+    except OSError as problem:
+        raise UserError(f"cannot list {folder}: {one_line(problem)}") from None
     return sorted((DataFile(i.path, i.size) for i in found), key=lambda f: f.path)
 
 
