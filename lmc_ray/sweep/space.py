@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from optuna.distributions import (
@@ -17,7 +18,10 @@ from lmc_ray.learners import hyperparameters
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`, whole ones if both ends are whole; `log` spreads by ratio."""
+    """Numbers from `low` to `high`, both included; `log` spreads by ratio.
+
+    Whole numbers if both ends are whole, unless the hyperparameter is a real number.
+    """
 
     low: float
     high: float
@@ -35,6 +39,7 @@ def distributions(method: str, space: Space) -> dict[str, BaseDistribution]:
         UserError: unknown name, range upside down or empty, a value that the method refuses.
     """
     found: dict[str, BaseDistribution] = {}
+    known = type(hyperparameters(method, {})).__dataclass_fields__
     for name, value in space.items():
         if isinstance(value, Range):
             if value.low > value.high or (value.log and value.low <= 0):
@@ -43,7 +48,8 @@ def distributions(method: str, space: Space) -> dict[str, BaseDistribution]:
             if value.low == value.high:
                 raise UserError(f"range of {name} is empty: write {name}={value.low} to fix it")
             ends = [value.low, value.high]
-            whole = all(isinstance(end, int) for end in ends)
+            real = name in known and known[name].metadata.get("numeric")
+            whole = not real and all(isinstance(end, int) for end in ends)
             found[name] = (
                 IntDistribution(int(value.low), int(value.high), log=value.log)
                 if whole
@@ -58,6 +64,8 @@ def distributions(method: str, space: Space) -> dict[str, BaseDistribution]:
             ends = [value]
         for end in ends:
             hyperparameters(method, {name: end})
+            if isinstance(end, float) and not isfinite(end):
+                raise UserError(f"{name} must be finite, got {end:g}")
     return found
 
 
@@ -72,18 +80,18 @@ def parse(text: str) -> tuple[str, Any]:
     Raises:
         UserError: the text has none of these forms.
     """
-    name, equals, value = text.partition("=")
+    name, equals, value = (part.strip() for part in text.partition("="))
     if not (name and equals and value):
         raise UserError(f"--set {text}: write NAME=VALUE, NAME=LOW:HIGH[:log] or NAME=A,B,C")
     if ":" in value:
         low, high, *rest = (part.strip() for part in value.split(":"))
         ends = _scalar(low), _scalar(high)
-        if rest not in ([], ["log"]) or not all(isinstance(end, int | float) for end in ends):
+        if rest not in ([], ["log"]) or not all(type(end) in (int, float) for end in ends):
             raise UserError(f"--set {text}: a range is LOW:HIGH or LOW:HIGH:log, e.g. 0.01:0.2:log")
-        return name.strip(), Range(*ends, log=bool(rest))
+        return name, Range(*ends, log=bool(rest))
     if "," in value:
-        return name.strip(), [_scalar(part.strip()) for part in value.split(",") if part.strip()]
-    return name.strip(), _scalar(value.strip())
+        return name, [_scalar(part.strip()) for part in value.split(",") if part.strip()]
+    return name, _scalar(value)
 
 
 def _scalar(text: str) -> Any:
