@@ -179,6 +179,58 @@ def benchmarks() -> None:
     typer.echo(render([Sheet("Benchmarks and their defaults", columns, rows, notes)]), nl=False)
 
 
+@app.command()
+def bench(
+    benchmark: Annotated[str, typer.Option(help="what to train on")] = "rotated-digits",
+    method: Annotated[str, typer.Option(help="how")] = "stable-sgd",
+    batch_size: Annotated[int, typer.Option(min=1, help="examples a step")] = 64,
+    replicas: Annotated[int, typer.Option(min=1, help="seeds in each worker's stack")] = 1,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="processes at the same time; default: the cores")
+    ] = None,
+    network: Annotated[str | None, typer.Option(help="default: the benchmark's")] = None,
+    data: Annotated[
+        str | None, typer.Option(envvar="LMC_DATA", help="folder of the images; else downloaded")
+    ] = None,
+) -> None:
+    """Measure how fast this machine trains: steps, share of the peak, seconds a cell.
+
+    Each worker trains two tasks and is timed on the second. The peak is the best fp32 matrix
+    product on all cores (or the GPU) in the same run.
+    """
+    from lmc_ray.bench import Workload, run
+    from lmc_ray.benchmarks import defaults, load
+    from lmc_ray.learners import hyperparameters
+    from lmc_ray.models import build
+
+    opened = load(benchmark, data=data)
+    if opened.tasks < 2:
+        raise UserError(f"{benchmark} has a single task: the second one is what bench measures")
+    chosen = network or defaults(benchmark, data=data).network
+    values = {"batch_size": batch_size}
+    build(chosen, opened.image_shape, opened.classes)
+    hyperparameters(method, values)
+    for task in (1, 2):  # into the node's cache, so that no worker's time pays for it
+        opened.examples(task, "full")
+        opened.examples(task, "test")
+    count = workers or os.cpu_count() or 1
+    report = run(Workload(benchmark, method, chosen, values, replicas, count, data))
+    memory = "n/a" if report.private_bytes is None else f"{report.private_bytes / 1e6:.0f} MB"
+    lines = {
+        "workload": f"{method} on {opened.name}, {chosen}, batch {batch_size}, "
+        f"{count} workers × {replicas} replicas",
+        "device": report.device,
+        "peak": f"{report.peak / 1e9:.0f} GFLOP/s (best fp32 matrix product)",
+        "training": f"{report.steps_per_second:.0f} replica-steps/s, "
+        f"{report.flops_per_second / 1e9:.0f} GFLOP/s = {report.share_of_peak:.0%} of the peak",
+        "evaluation": f"{report.evaluation_flops_per_second / 1e9:.0f} GFLOP/s, "
+        f"{report.evaluation_share:.0%} of a cell's time",
+        "one cell": f"{report.cell_seconds:.1f} s of a worker; {report.cells_per_hour:.0f} cells/h",
+        "memory": f"{memory} a worker, beyond shared data",
+    }
+    typer.echo("\n".join(f"{name:11} {text}" for name, text in lines.items()))
+
+
 def _results(root: str) -> "Store":
     """The store of a root that has results."""
     from lmc_ray.store import Store

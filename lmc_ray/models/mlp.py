@@ -29,6 +29,8 @@ class MLP:
             shapes[f"{layer}.weight"] = (fan_out, fan_in)
             shapes[f"{layer}.bias"] = (fan_out,)
         self.layout = Layout(shapes)
+        pairs = zip(self.widths, self.widths[1:], strict=False)
+        self.multiply_adds = tuple(fan_in * fan_out for fan_in, fan_out in pairs)
 
     def initial(self, generator: Generator) -> Float[Tensor, " parameters"]:
         """Weights and biases uniform in ±1/√fan_in, as torch.nn.Linear does."""

@@ -19,6 +19,8 @@ class Network(Protocol):
 
     name: str
     layout: Layout
+    multiply_adds: tuple[int, ...]
+    """Of one example's forward pass, layer by layer, the first one first; for counting FLOPs."""
     hidden: tuple[int, ...]
     """Units of each layer that dropout acts on; empty for a network without dropout."""
 

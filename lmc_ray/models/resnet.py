@@ -1,6 +1,6 @@
 """A stack of reduced ResNet-18s: a third of the usual width, normalised by the batch alone."""
 
-from math import sqrt
+from math import prod, sqrt
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -43,6 +43,12 @@ class ResNet18:
         shapes["head.weight"] = (classes, before)
         shapes["head.bias"] = (classes,)
         self.layout = Layout(shapes)
+        pixels = image_shape[1] * image_shape[2]
+        self.multiply_adds = tuple(
+            prod(shape) * (1 if name == "head.weight" else pixels // 4 ** _stage(name))
+            for name, shape in shapes.items()
+            if len(shape) > 1
+        )
 
     def initial(self, generator: Generator) -> Float[Tensor, " parameters"]:
         """Convolutions and head uniform in ±1/√fan_in, normalisation scale 1 and shift 0."""
@@ -138,6 +144,11 @@ class ResNet18:
 
 def _norm(name: str, width: int) -> dict[str, tuple[int, ...]]:
     return {f"{name}.scale": (width,), f"{name}.shift": (width,)}
+
+
+def _stage(name: str) -> int:
+    """How often the image has been halved where a convolution's output lies."""
+    return 0 if name == "stem" else int(name.split(".")[0])
 
 
 def _blocks() -> list[tuple[int, int, int]]:
