@@ -1,0 +1,47 @@
+"""What all tests share: shape checks of the learning side, a cache of their own, one thread."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from jaxtyping import install_import_hook
+
+# Before anything imports them: every annotated type and tensor shape of these is then checked.
+# Not hyperparameters: there a wrong type is the user's mistake, and must come out as such.
+_CHECKED = [
+    "lmc_ray.connectivity",
+    *(
+        f"lmc_ray.learners.{name}"
+        for name in (
+            "batches",
+            "connection_batches",
+            "descent",
+            "evaluation",
+            "learner",
+            "mcsgd",
+            "multitask",
+            "sgd",
+            "trio",
+        )
+    ),
+    "lmc_ray.memory",
+    "lmc_ray.metrics",
+    "lmc_ray.models",
+    "lmc_ray.randomness",
+    "lmc_ray.training",
+]
+install_import_hook(_CHECKED, "shapes.check")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache folder that starts empty; tests of the cache itself set another."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LMC_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Tensors here are so small that a second thread only gets in the way."""
+    torch.set_num_threads(1)
