@@ -3,7 +3,6 @@
 Libraries are imported inside the commands that need them, so that `--help` answers at once.
 """
 
-import io
 import os
 import shutil
 import sys
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from lmc_ray import __version__
+from lmc_ray.command import run
 from lmc_ray.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def bench(
     Each worker trains two tasks and is timed on the second. The peak is the best fp32 matrix
     product on all cores (or the GPU) in the same run.
     """
-    from lmc_ray.bench import Workload, run
+    from lmc_ray.bench import Workload, measure
     from lmc_ray.benchmarks import defaults, load
     from lmc_ray.learners import hyperparameters
     from lmc_ray.models import build
@@ -214,7 +214,7 @@ def bench(
         opened.examples(task, "full")
         opened.examples(task, "test")
     count = workers or os.cpu_count() or 1
-    report = run(Workload(benchmark, method, chosen, values, replicas, count, data))
+    report = measure(Workload(benchmark, method, chosen, values, replicas, count, data))
     memory = "n/a" if report.private_bytes is None else f"{report.private_bytes / 1e6:.0f} MB"
     lines = {
         "workload": f"{method} on {opened.name}, {chosen}, batch {batch_size}, "
@@ -285,28 +285,7 @@ def _put(data: bytes, output: Path | None) -> None:
         raise UserError(f"cannot write {output}: {problem.strerror}") from None
 
 
-def _complain(message: str) -> int:
-    typer.echo(f"lmc-ray: error: {' '.join(message.split())}", err=True)
-    return 2
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run the command; mistakes that a user can mend end with one line and status 2."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that cannot show '±'
-    try:
-        given = sys.argv[1:] if arguments is None else arguments
-        status = app(given or ["--help"], prog_name=app.info.name, standalone_mode=False)
-        sys.stdout.flush()
-    except UserError as problem:
-        status = _complain(str(problem))
-    except typer.TyperException as problem:
-        status = _complain(problem.format_message())
-    except (typer.Abort, KeyboardInterrupt):
-        status = 130
-    except BrokenPipeError:
-        # The reader of our pipe has seen enough; what Python still has to write goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 0
-    sys.exit(status)
+    given = sys.argv[1:] if arguments is None else arguments
+    run(app, "lmc-ray", given or ["--help"])

@@ -7,7 +7,6 @@ from types import TracebackType
 from typing import Any
 from unittest import mock
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -206,6 +205,8 @@ def test_a_connection_is_a_moment(store: Store):
     ],
 )
 def test_sql_sees_the_tables_only(store: Store, sql: str):
+    import duckdb
+
     store.commit("s", "a", cells("x"))
     secret = pq.ParquetFile(files(store)[0]).read()
     before = files(store)

@@ -9,16 +9,18 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+if TYPE_CHECKING:
+    import duckdb
 
 _ROWS_SHOWN = 200  # on a terminal; a pipe gets every row
 
 
-def encode(result: duckdb.DuckDBPyRelation, form: str, width: int | None) -> bytes:
+def encode(result: "duckdb.DuckDBPyRelation", form: str, width: int | None) -> bytes:
     """A query's rows in one of the forms of `FORMS`.
 
     Args:
@@ -32,7 +34,7 @@ def encode(result: duckdb.DuckDBPyRelation, form: str, width: int | None) -> byt
     return FORMS[form](_unique_names(result.to_arrow_table()))
 
 
-def _table(result: duckdb.DuckDBPyRelation, width: int | None) -> bytes:
+def _table(result: "duckdb.DuckDBPyRelation", width: int | None) -> bytes:
     with contextlib.redirect_stdout(io.StringIO()) as text:
         if width is None:
             endless = 2**30

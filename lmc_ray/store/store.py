@@ -2,9 +2,8 @@
 
 import uuid
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -13,6 +12,9 @@ from lmc_ray.store import commit, snapshot
 from lmc_ray.store.files import one_line, open_root, write_whole
 from lmc_ray.store.schemas import CELL_TABLES
 from lmc_ray.store.verify import Finding, verify_cells, verify_files
+
+if TYPE_CHECKING:
+    import duckdb
 
 
 class Store:
@@ -73,7 +75,7 @@ class Store:
         ]
         return sorted(set(marks))
 
-    def database(self, sweep: str | None = None) -> duckdb.DuckDBPyConnection:
+    def database(self, sweep: str | None = None) -> "duckdb.DuckDBPyConnection":
         """The visible rows of every table, as of now, for SQL.
 
         The connection reaches these tables and nothing else: no file, no network, no Python
@@ -85,6 +87,10 @@ class Store:
         Raises:
             UserError: a file comes from a newer lmc-ray or cannot be reached.
         """
+        # Here, because workers only commit and never need DuckDB; and because what outlives the
+        # interpreter (torch keeps some objects) would keep a module's DuckDB, which complains.
+        import duckdb
+
         seen = snapshot.cells(self._filesystem, self._base, sweep)
         connection = duckdb.connect(config={"python_enable_replacements": "false"})
         connection.register("runs", seen.runs)
@@ -137,6 +143,8 @@ class Store:
 
     def verify(self) -> list[Finding]:
         """Everything in the root that is not as a commit leaves it; an empty list is good news."""
+        import duckdb
+
         findings = verify_files(self._filesystem, self._base)
         try:
             with self.database() as database:

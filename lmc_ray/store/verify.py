@@ -6,8 +6,8 @@ out, and why, and finds what no reader can see, such as a file changed after it 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import duckdb
 import pyarrow.compute as pc
 from pyarrow import fs
 
@@ -15,6 +15,9 @@ from lmc_ray.errors import UserError
 from lmc_ray.store.files import TEMPORARY, DataFile, is_data, list_folder
 from lmc_ray.store.parquet import Content, Damaged, decode, digest, fetch
 from lmc_ray.store.schemas import CELL_TABLES, TABLES
+
+if TYPE_CHECKING:
+    import duckdb
 
 _INCOMPLETE = {
     "its accuracies do not cover every task": """
@@ -95,7 +98,7 @@ def verify_files(filesystem: fs.FileSystem, base: str) -> list[Finding]:
     return findings
 
 
-def verify_cells(base: str, database: duckdb.DuckDBPyConnection) -> list[Finding]:
+def verify_cells(base: str, database: "duckdb.DuckDBPyConnection") -> list[Finding]:
     """Which visible cells lack rows that they should have."""
     return [
         Finding(False, f"{base}/{table}/sweep={sweep}/{attempt}.parquet", cell, message)

@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import duckdb
+from typing import TYPE_CHECKING
 
 from lmc_ray import paper
 from lmc_ray.paper import Published
 from lmc_ray.statistics import Summary, summarise
 from lmc_ray.tables.groups import Group, Run, by_setting, confirmed, title
 from lmc_ray.tables.sheet import NOT_AVAILABLE, Sheet, short, spread
+
+if TYPE_CHECKING:
+    import duckdb
 
 _SPREAD = "mean ± sample standard deviation over seeds; forgetting in percentage points"
 _RISE = (
@@ -65,7 +67,7 @@ class AccuracyRow:
     paper: Published | None
 
 
-def accuracy_rows(database: duckdb.DuckDBPyConnection) -> list[list[AccuracyRow]]:
+def accuracy_rows(database: "duckdb.DuckDBPyConnection") -> list[list[AccuracyRow]]:
     """The rows of one table per sweep and sequence of tasks."""
     return [
         [_row(database, group, groups) for group in groups]
@@ -73,12 +75,14 @@ def accuracy_rows(database: duckdb.DuckDBPyConnection) -> list[list[AccuracyRow]
     ]
 
 
-def accuracy_sheets(database: duckdb.DuckDBPyConnection) -> list[Sheet]:
+def accuracy_sheets(database: "duckdb.DuckDBPyConnection") -> list[Sheet]:
     """One table for people per sweep and sequence of tasks; none where nothing is confirmed."""
     return [_sheet(rows) for rows in accuracy_rows(database)]
 
 
-def _row(database: duckdb.DuckDBPyConnection, group: Group, others: Sequence[Group]) -> AccuracyRow:
+def _row(
+    database: "duckdb.DuckDBPyConnection", group: Group, others: Sequence[Group]
+) -> AccuracyRow:
     runs = group.finished
     first = group.runs[0]
     return AccuracyRow(
@@ -95,7 +99,7 @@ def _row(database: duckdb.DuckDBPyConnection, group: Group, others: Sequence[Gro
 
 
 def _rise(
-    database: duckdb.DuckDBPyConnection, group: Group, others: Sequence[Group]
+    database: "duckdb.DuckDBPyConnection", group: Group, others: Sequence[Group]
 ) -> Summary | None:
     start, stop = _LINES.get(group.method, _PLAIN)
     found = database.execute(

@@ -1,13 +1,14 @@
 """Every measured path in numbers: rise and barrier of loss and error, over seeds."""
 
 from dataclasses import dataclass
-from typing import Any
-
-import duckdb
+from typing import TYPE_CHECKING, Any
 
 from lmc_ray.statistics import Summary, summarise
 from lmc_ray.tables.groups import Group, confirmed, title
 from lmc_ray.tables.sheet import Sheet, spread
+
+if TYPE_CHECKING:
+    import duckdb
 
 _MEASURES = ("loss_rise", "error_rise", "loss_barrier", "error_barrier")
 _NOTES = (
@@ -45,18 +46,18 @@ class BarriersRow:
     seeds: int
 
 
-def barriers_rows(database: duckdb.DuckDBPyConnection) -> list[list[BarriersRow]]:
+def barriers_rows(database: "duckdb.DuckDBPyConnection") -> list[list[BarriersRow]]:
     """The rows of one table per configuration that measured a path."""
     return [rows for group in confirmed(database) if (rows := _of_group(database, group))]
 
 
-def barriers_sheets(database: duckdb.DuckDBPyConnection) -> list[Sheet]:
+def barriers_sheets(database: "duckdb.DuckDBPyConnection") -> list[Sheet]:
     """One table for people per configuration; none where no path was measured."""
     tables = barriers_rows(database)
     return [_sheet(rows, last=rows is tables[-1]) for rows in tables]
 
 
-def _of_group(database: duckdb.DuckDBPyConnection, group: Group) -> list[BarriersRow]:
+def _of_group(database: "duckdb.DuckDBPyConnection", group: Group) -> list[BarriersRow]:
     sweep, cells = group.runs[0]["sweep"], [run["cell_id"] for run in group.runs]
     relation = database.execute(_PATHS, {"sweep": sweep, "cells": cells})
     names = [column[0] for column in relation.description or ()]

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import duckdb
+from typing import TYPE_CHECKING, Any
 
 from lmc_ray.store.schemas import CONFIGURATION
+
+if TYPE_CHECKING:
+    import duckdb
 
 Run = dict[str, Any]  # a row of `runs`
 
@@ -67,7 +68,7 @@ class Group:
         return [run for run in self.runs if run["status"] == "finished"]
 
 
-def confirmed(database: duckdb.DuckDBPyConnection) -> list[Group]:
+def confirmed(database: "duckdb.DuckDBPyConnection") -> list[Group]:
     """Every configuration that was confirmed, by setting and in the paper's order of methods."""
     relation = database.sql("SELECT * FROM runs WHERE purpose = 'confirm' ORDER BY seed, cell_id")
     runs = [dict(zip(relation.columns, row, strict=True)) for row in relation.fetchall()]

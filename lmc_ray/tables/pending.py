@@ -1,6 +1,10 @@
 """Sweeps that have nothing to tabulate yet: how far they are."""
 
-import duckdb
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import duckdb
+
 
 _SWEEPS = """
     SELECT sweep, cells, trials, best FROM (
@@ -14,7 +18,7 @@ _SWEEPS = """
 """
 
 
-def pending(database: duckdb.DuckDBPyConnection) -> list[str]:
+def pending(database: "duckdb.DuckDBPyConnection") -> list[str]:
     """A line for each sweep without a confirmed cell: it still runs, or was interrupted."""
     lines = []
     for sweep, cells, trials, best in database.sql(_SWEEPS).fetchall():
