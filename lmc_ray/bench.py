@@ -82,7 +82,7 @@ class _Sample:
     private_bytes: int | None
 
 
-def run(workload: Workload) -> Report:
+def measure(workload: Workload) -> Report:
     """Measure a workload on all workers at once, and the peak before and after it."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     before = peak(device)

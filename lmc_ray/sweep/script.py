@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from lmc_ray.benchmarks import Benchmark, defaults, load
+from lmc_ray.command import INTERRUPTED, run
 from lmc_ray.errors import UserError, unknown
 from lmc_ray.learners import METHODS
 from lmc_ray.learners.presets import preset as preset_values
@@ -22,13 +23,11 @@ from lmc_ray.sweep.runner import Machine, run_sweep, sweep_name
 from lmc_ray.sweep.space import Range, parse
 from lmc_ray.sweep.study import Protocol, Study, StudyRun
 from lmc_ray.sweep.trainable import Workplace
-from lmc_ray.tables import accuracy_sheets, barriers_sheets, render
+from lmc_ray.tables import accuracy_sheets, render
 
 DEFAULT_BENCHMARK = "rotated-digits"
 PARETO_MEMORY = Range(1, 10)
 """What a Pareto search tries for memory_per_class, unless the script or --set gives a range."""
-
-INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,7 @@ def main(studies: Sequence[Study], *, trials: int = 20, seeds: int = 5) -> None:
         stack = replicas or (32 if machine.gpus_per_trial else 2)
         runs = [StudyRun(study, protocol, stack) for study in chosen]
         console = Console(highlight=False)
-        console.print(f"sweep {sweep}: {_intent(runs)} on {place.benchmark}, results in {results}")
+        console.out(f"sweep {sweep} on {place.benchmark}: {_intent(runs)}")
         workplace = Workplace(
             sweep=sweep,
             results=results if "://" in results else str(Path(results).resolve()),
@@ -156,11 +155,7 @@ def main(studies: Sequence[Study], *, trials: int = 20, seeds: int = 5) -> None:
 
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command(help=text)(command)
-    try:
-        app()
-    except UserError as error:
-        print(f"{script}: error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run(app, script, sys.argv[1:])
 
 
 def _adjusted(studies: Sequence[Study], wishes: _Wishes) -> list[Study]:
@@ -221,19 +216,20 @@ def _machine(
     return Machine(share, max_concurrent or max(1, min(fit, resources.cpus)))
 
 
-def _intent(runs: Sequence[StudyRun]) -> str:
+def _intent(studies: Sequence[StudyRun]) -> str:
     parts = []
-    for run in runs:
-        title = METHODS[run.study.method].title
-        parts.append(f"{title} ({run.trials} trials)" if run.trials else title)
-    return ", ".join(parts) + f", {runs[0].protocol.seeds} seeds each"
+    for each in studies:
+        title = METHODS[each.study.method].title
+        parts.append(f"{title} ({each.trials} trials)" if each.trials else title)
+    return f"{', '.join(parts)}; seeds: {studies[0].protocol.seeds}"
 
 
 def _report(console: Console, store: Store, sweep: str, results: str) -> None:
     with store.database(sweep) as database:
-        sheets = [*accuracy_sheets(database), *barriers_sheets(database)]
-    console.print()
-    console.out(render(sheets, "text"))
-    console.print(f"Results: {results} (sweep {sweep})")
+        sheets = accuracy_sheets(database)
+    # `out`, not `print`: a command to copy must not be broken into lines.
+    console.out(f"\n{render(sheets, 'text')}")
+    console.out(f"Results:     {results} (sweep {sweep})")
+    console.out(f"Next, paths: .venv/bin/lmc-ray table {results} --what barriers --sweep {sweep}")
     sql = "SELECT method, avg(average_accuracy) FROM runs WHERE purpose = 'confirm' GROUP BY method"
-    console.out(f'Next:    .venv/bin/lmc-ray query {results} "{sql}"')
+    console.out(f'or in SQL:   .venv/bin/lmc-ray query {results} "{sql}"')
