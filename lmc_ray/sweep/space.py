@@ -69,6 +69,14 @@ def distributions(method: str, space: Space) -> dict[str, BaseDistribution]:
     return found
 
 
+def holds(distribution: BaseDistribution, value: Any) -> bool:
+    """Whether a searched hyperparameter could have this value."""
+    if isinstance(distribution, IntDistribution | FloatDistribution):
+        number = type(value) in (int, float)
+        return number and distribution.low <= value <= distribution.high
+    return isinstance(distribution, CategoricalDistribution) and value in distribution.choices
+
+
 def fixed(space: Space) -> dict[str, Any]:
     """The part of a space that is not searched."""
     return {k: v for k, v in space.items() if not isinstance(v, Range | list)}

@@ -15,7 +15,7 @@ from lmc_ray.errors import UserError
 from lmc_ray.learners import METHODS, hyperparameters
 from lmc_ray.sweep.cells import Block, Cell, Outcome, Place
 from lmc_ray.sweep.proposals import Direction, Trial, pareto_front, propose, prune_below
-from lmc_ray.sweep.space import Space, distributions, fixed
+from lmc_ray.sweep.space import Space, distributions, fixed, holds
 
 SEARCH_SEEDS_FROM = 10_000
 """The search's seeds start here, the confirmation's at 0: they never meet."""
@@ -28,11 +28,11 @@ class Study:
     method: str
     space: Space = field(default_factory=dict)
     first: Sequence[Mapping[str, Any]] = ()
-    """Settings to try before the sampler proposes, e.g. the paper's."""
+    """Settings to try before the sampler proposes, e.g. the paper's, where the space holds them."""
     pinned: bool = False
     """True: --set and --preset leave this study as the script has it."""
     trials: int | None = None
-    """Search trials; None: as many as the sweep's --trials."""
+    """Search trials at most; None: as many as the sweep's --trials."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +91,8 @@ class StudyRun:
         self.protocol = protocol
         self.space = distributions(study.method, study.space)
         self.fixed = fixed(study.space)
-        wanted = protocol.trials if study.trials is None else study.trials
-        self.trials = wanted if self.space else 0
+        own = protocol.trials if study.trials is None else study.trials
+        self.trials = min(own, protocol.trials) if self.space else 0
         """Search trials; without anything to search, the fixed values are confirmed."""
         for first in study.first:
             self._hyperparameters({name: first[name] for name in self.space if name in first})
@@ -113,7 +113,8 @@ class StudyRun:
         protocol = self.protocol
         stacks = -(-protocol.seeds // self.stack)
         ranked = min(protocol.rerank, self.trials) if self._reranks else 0
-        return self.trials + ranked + stacks * max(1, len(self.chosen))
+        repeated = sum(proposal.same_as is not None for proposal in self.proposals)
+        return self.trials - repeated + ranked + stacks * max(1, len(self.chosen))
 
     @property
     def best(self) -> float | None:
@@ -124,9 +125,14 @@ class StudyRun:
     def next(self) -> Block | None:
         """A block to run now; None if the study waits for outcomes or is done."""
         if self.stage == "search":
-            number = len(self.proposals)
-            if number < self.trials:
-                return self._propose(number)
+            while len(self.proposals) < self.trials:
+                proposal = self._propose(len(self.proposals))
+                if proposal is None:
+                    return None
+                self.proposals.append(proposal)
+                if proposal.same_as is None:
+                    return proposal.block
+                proposal.trial = self._trial(len(self.proposals) - 1, proposal)
             if any(proposal.trial is None for proposal in self.proposals):
                 return None
             self._start_rerank()
@@ -150,8 +156,8 @@ class StudyRun:
         """The generation of a proposal, 0-based."""
         return number // self.protocol.generation
 
-    def _propose(self, number: int) -> Block | None:
-        """The next proposal's block; None while the generations it must see are not whole.
+    def _propose(self, number: int) -> _Proposal | None:
+        """The next proposal; None while the generations it must see are not whole.
 
         Equal proposals are one trial told twice, or the one's fate would depend on the other's.
         """
@@ -165,7 +171,11 @@ class StudyRun:
                 return None
         if number < len(self.study.first):
             first = self.study.first[number]
-            params = {name: first[name] for name in self.space if name in first}
+            params = {
+                name: first[name]
+                for name, distribution in self.space.items()
+                if name in first and holds(distribution, first[name])
+            }
             missing = {name: d for name, d in self.space.items() if name not in params}
             if missing:
                 params |= propose(missing, [], number, self.protocol.sweep_seed, self._directions)
@@ -176,12 +186,7 @@ class StudyRun:
         seeds = range(SEARCH_SEEDS_FROM, SEARCH_SEEDS_FROM + self.protocol.search_seeds)
         block = self._block(number, params, seeds, limits)
         same = next((n for n, p in enumerate(self.proposals) if p.params == params), None)
-        proposal = _Proposal(params, block, same)
-        self.proposals.append(proposal)
-        if same is not None:
-            proposal.trial = self._trial(number, proposal)
-            return self.next()
-        return block
+        return _Proposal(params, block, same)
 
     def _trial(self, number: int, proposal: _Proposal) -> Trial | None:
         """The trial of a proposal; None while a cell of it has not ended."""
@@ -194,6 +199,8 @@ class StudyRun:
         ended = [outcome for cell in ids if (outcome := self.outcomes[cell]) is not None]
         if len(ended) < len(ids):
             return Trial(number, proposal.params, "failed", (), ())
+        if not self.protocol.asynchronous:
+            ended = _as_pruned(ended, proposal.block.prune_below)
         states = {outcome.status for outcome in ended}
         state = "pruned" if "pruned" in states else "complete"
         if states == {"diverged"}:
@@ -280,6 +287,24 @@ class StudyRun:
             purpose="search" if search else "confirm",
             path_points=paths,
         )
+
+
+def _as_pruned(ended: list[Outcome], limits: Sequence[float | None]) -> list[Outcome]:
+    """The outcomes of a block's cells as this block's limits have them.
+
+    A worker has kept to the limits already, but cells taken over from another sweep ran under
+    theirs.
+    """
+    for task, limit in enumerate(limits):
+        now = [each.curve[task] if task < len(each.curve) else each.value for each in ended]
+        if limit is not None and fmean(now) < limit:
+            return [
+                Outcome("pruned", each.curve[task], each.curve[: task + 1])
+                if task < len(each.curve)
+                else each
+                for each in ended
+            ]
+    return ended
 
 
 def check_methods(studies: Sequence[Study]) -> None:
