@@ -81,6 +81,7 @@ class Recorder:
     def __init__(self, network: Network) -> None:
         self.network = network
         self.name, self.layout, self.hidden = network.name, network.layout, network.hidden
+        self.multiply_adds = network.multiply_adds
         self.calls: list[Call] = []
 
     def initial(self, generator: Generator) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 from reference import PlainMLP, plain
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import vector_to_parameters
 
 from lmc_ray.errors import UserError
@@ -66,6 +66,24 @@ def test_the_layout_names_every_parameter_once(name: str) -> None:
         [torch.full((p.numel(),), float(n)) for n, p in enumerate(module.parameters(), start=1)]
     )
     assert torch.equal(theta, expected.expand(2, -1))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_multiply_adds_are_those_of_the_plain_module(name: str) -> None:
+    counted: list[int] = []
+
+    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        weight = module.get_parameter("weight")
+        counted.append(weight.numel() * output[0, 0].numel() if weight.dim() == 4 else 0)
+        counted[-1] += weight.numel() if weight.dim() == 2 else 0
+
+    module = plain(name, SHAPE, CLASSES)
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Conv2d):
+            part.register_forward_hook(count)
+    module(images(1)[0])
+    assert sum(net(name).multiply_adds) == sum(counted)
+    assert net(name).multiply_adds[0] == counted[0]
 
 
 def test_views_follow_their_stack_and_no_other() -> None:
