@@ -13,6 +13,9 @@ from lmc_ray.models import Network
 CONNECTED_BELOW = 0.02
 """Two minima count as connected if the error rises by less than this from the path's start."""
 
+_ROUNDING = 1e-9
+"""Far below one image in any test set: a rise of exactly the bound is none below it."""
+
 
 @dataclass(frozen=True)
 class Path:
@@ -93,7 +96,7 @@ def barriers(curve: Curve, replica: int, *, same_task: bool) -> Barriers:
     return Barriers(
         loss_rise=float(loss.max() - loss[0]),
         error_rise=error_rise,
-        connected=error_rise < CONNECTED_BELOW,
+        connected=error_rise < CONNECTED_BELOW - _ROUNDING,
         loss_barrier=above_chord(loss),
         error_barrier=above_chord(error),
         instability=float(error.max() - (error[0] + error[-1]) / 2) if same_task else None,

@@ -59,8 +59,9 @@ def _joint(
     seeds: list[int], task: int, memory: Memory, subset: Index, common: MCSGD
 ) -> Iterator[tuple[Index, Index]]:
     size = common.connect_batch_size
-    longest = max(ceil(memory.size / size), ceil(subset.shape[1] / size))
     groups = _by_task(memory) if common.connect_batches == "by_task" else [slice(0, memory.size)]
+    remembering = sum(ceil((group.stop - group.start) / size) for group in groups)
+    longest = max(remembering, ceil(subset.shape[1] / size))
     for step in range(common.connect_steps or longest):
         remembered = torch.stack([_draw(seed, groups, size, task, step) for seed in seeds])
         path = ("connect-current", task, step)

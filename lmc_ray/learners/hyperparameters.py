@@ -5,6 +5,7 @@ tensors and are one value per stack.
 """
 
 from dataclasses import Field, dataclass, field, fields
+from math import isfinite
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from lmc_ray.errors import UserError, unknown
@@ -112,7 +113,7 @@ def _check(each: "Field[Any]", hint: Any, value: Any) -> None:
     low, high = each.metadata["range"]
     above = value > low if each.metadata.get("open_low") else value >= low
     below = value < high if each.metadata.get("open_high") else value <= high
-    if not (above and below):
+    if not (above and below and isfinite(value)):
         left = "(" if each.metadata.get("open_low") else "["
         right = ")" if each.metadata.get("open_high") or high == float("inf") else "]"
         raise UserError(f"{each.name} must be in {left}{low:g}, {high:g}{right}, got {value:g}")

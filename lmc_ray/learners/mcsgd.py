@@ -106,8 +106,10 @@ class ModeConnectivitySGD(Learner[MCSGD]):
             gradient = torch.zeros_like(w)
             for k, point in enumerate(points):
                 at = (task, step, k)
+                # Nothing is carried over to a current line that does not follow.
+                alone = point.current_weight if current is None else point.memory_weight
                 for line, end, batch, weight in (
-                    ("memory", connected, memory, point.memory_weight),
+                    ("memory", connected, memory, alone),
                     ("current", sequential, current, point.current_weight),
                 ):
                     if batch is not None and bool((weight > 0).any()):
