@@ -56,6 +56,18 @@ def chance_accuracy(benchmark: Benchmark) -> float:
     return 1 / (benchmark.classes if classes is None else len(classes))
 
 
+def _plan(
+    method: str, measurement: Measurement, tasks: int
+) -> tuple[type[Learner[Any]], list[Path]]:
+    """Who learns, and which paths are measured at the end."""
+    learner = METHODS[method].learner
+    if measurement.path_points and method == "mcsgd":
+        return Trio, trio_paths(tasks)
+    if measurement.path_points and learner.minimum == "sequential":
+        return learner, sequential_paths(tasks)
+    return learner, []
+
+
 class Training:
     """Trains one stack task by task and measures it.
 
@@ -71,16 +83,10 @@ class Training:
         seeds: Sequence[int],
         measurement: Measurement,
     ) -> None:
-        kind: type[Learner[Any]] = METHODS[method].learner
-        tasks = setting.benchmark.tasks
-        self.path_plan: list[Path] = []
-        if measurement.path_points and method == "mcsgd":
-            kind, self.path_plan = Trio, trio_paths(tasks)
-        elif measurement.path_points and kind.minimum == "sequential":
-            self.path_plan = sequential_paths(tasks)
+        learner, self.path_plan = _plan(method, measurement, setting.benchmark.tasks)
         self.setting = setting
         self.measurement = measurement
-        self.learner = kind(setting, hyperparameters, seeds)
+        self.learner = learner(setting, hyperparameters, seeds)
         self.task = 0
         """Tasks learned so far."""
         self.records = [Record(seed) for seed in seeds]
