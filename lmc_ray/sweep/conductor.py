@@ -2,6 +2,7 @@
 
 import json
 import uuid
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,9 @@ from lmc_ray.store import Store
 from lmc_ray.sweep.cells import Block, Outcome
 from lmc_ray.sweep.study import StudyRun
 from lmc_ray.sweep.trainable import Workplace, stored_outcomes
+
+Key = tuple[str, int | None]
+"""A study's method and a number of its trials."""
 
 
 class Conductor(Searcher):
@@ -41,17 +45,30 @@ class Conductor(Searcher):
         self.changed = changed
         self.ledger = stored_outcomes(store, workplace.sweep, chance)
         self.chance = chance
+        self.ready: deque[tuple[StudyRun, Block]] = deque()
+        """Blocks to run, in the order in which the studies gave them out."""
         self.running: dict[str, tuple[StudyRun, Block]] = {}
+        self.links: dict[str, dict[str, Any]] = {}
+        """Cells of other sweeps that are taken over but not committed yet, with what is new."""
         self.done = 0
         self.failed: list[Block] = []
         self.problem: UserError | None = None
-        with store.database() as database:
-            elsewhere = "SELECT cell_id FROM runs WHERE sweep <> ? AND status <> 'pruned'"
-            found = database.execute(elsewhere, [workplace.sweep]).fetchall()
-            self.elsewhere = {cell for (cell,) in found}
-            known = "SELECT study, number, params FROM trials WHERE sweep = ?"
-            rows = database.execute(known, [workplace.sweep]).fetchall()
-            self.known = {(study, number): params for study, number, params in rows}
+        self._elsewhere: dict[str, str] = {}
+        self._outcomes: dict[str, dict[str, Outcome]] = {}
+        self._written: dict[Key, tuple[str, list[str]]] = {}
+        self._known: dict[Key, dict[str, Any]] = {}
+
+    def start(self) -> None:
+        """Take up what the root holds; to be called once, before the first `suggest`.
+
+        Raises:
+            UserError: the sweep's name belongs to a sweep with other options.
+        """
+        self._read()
+        if not any(study.protocol.asynchronous for study in self.studies):
+            self._advance()  # whatever gives a foreign name away comes up here
+        if self.problem:
+            raise self.problem
 
     @property
     def finished(self) -> bool:
@@ -63,21 +80,19 @@ class Conductor(Searcher):
 
         Tune's type says dictionary or None, and its protocol says `Searcher.FINISHED` at the end.
         """
-        moved = True
-        while moved:
-            moved = False
-            for study in self.studies:
-                while (block := study.next()) is not None:
-                    moved = True
-                    if self._foreign(study, block):
-                        return Searcher.FINISHED
-                    self._reuse(block)
-                    missing = tuple(cell for cell in block.cells if cell.id not in self.ledger)
-                    if missing:
-                        self.running[trial_id] = (study, block)
-                        run = replace(block, cells=missing)
-                        return {"block": run, "workplace": self.workplace}
-                    self._tell(study, block, ran=False)
+        if not self.ready:
+            self._advance()
+        if self.problem:
+            return Searcher.FINISHED
+        self._commit()
+        if self.ready:
+            self.running[trial_id] = self.ready.popleft()
+            _, block = self.running[trial_id]
+            missing = tuple(cell for cell in block.cells if cell.id not in self.ledger)
+            if len(missing) < len(block.cells):
+                # The limits are for the mean of the whole block: the study prunes it afterwards.
+                block = replace(block, cells=missing, prune_below=())
+            return {"block": block, "workplace": self.workplace}
         return Searcher.FINISHED if self.finished else None
 
     def on_trial_complete(
@@ -89,9 +104,10 @@ class Conductor(Searcher):
         if error or outcomes is None:
             self.failed.append(block)
             study.tell(block, None)
-            return
-        self.ledger |= dict(outcomes)
-        self._tell(study, block, ran=True)
+        else:
+            self.ledger |= dict(outcomes)
+            self._tell(study, block, ran=True)
+        self._commit()
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Nothing to learn between tasks."""
@@ -106,52 +122,121 @@ class Conductor(Searcher):
     def restore(self, checkpoint_path: str) -> None:
         """Nothing to restore."""
 
+    def _read(self) -> None:
+        """What the root knows of this sweep and of its cells elsewhere.
+
+        Raises:
+            UserError: the sweep's cells are not of these studies.
+        """
+        sweep, studies = self.workplace.sweep, {run.study.method: run for run in self.studies}
+        with self.store.database() as database:
+            elsewhere = """
+                SELECT cell_id, sweep FROM runs WHERE sweep <> ? AND status <> 'pruned'
+                ORDER BY coalesce(reused_from, ''), sweep
+            """
+            for cell, other in database.execute(elsewhere, [sweep]).fetchall():
+                self._elsewhere.setdefault(cell, other)
+            cells = "SELECT study, trial, config FROM runs WHERE sweep = ? ORDER BY cell_id"
+            for name, trial, config in database.execute(cells, [sweep]).fetchall():
+                if name in studies:
+                    values = json.loads(config)
+                    if difference := studies[name].difference(values):
+                        raise self._other_sweep(f"{name}: {difference}")
+                    if trial is not None:
+                        self._known[name, trial] = {n: values[n] for n in studies[name].space}
+            trials = "SELECT study, number, params, state, cells FROM trials WHERE sweep = ?"
+            for name, trial, params, state, ids in database.execute(trials, [sweep]).fetchall():
+                self._known[name, trial] = json.loads(params)
+                self._written[name, trial] = state, ids
+        for (name, trial), params in self._known.items():
+            if name in studies and studies[name].protocol.asynchronous:
+                studies[name].repeat[trial] = params
+
+    def _advance(self) -> None:
+        """Take blocks from the studies until all of them wait, or one has to run if asynchronous.
+
+        Whatever the root holds is told at once.
+        """
+        moved = True
+        while moved:
+            moved = False
+            for study in self.studies:
+                while (block := study.next()) is not None:
+                    moved = True
+                    if self._foreign(study, block):
+                        self.problem = self._other_sweep("another search space or other options")
+                        return
+                    self._reuse(block)
+                    if all(cell.id in self.ledger for cell in block.cells):
+                        self._tell(study, block, ran=False)
+                    elif self._failed_before(study, block):
+                        study.tell(block, None)
+                    else:
+                        self.ready.append((study, block))
+                        if study.protocol.asynchronous:
+                            return
+
     def _tell(self, study: StudyRun, block: Block, *, ran: bool) -> None:
         study.tell(block, {cell.id: self.ledger[cell.id] for cell in block.cells})
         self.done += 1
-        self._write_trials(study)
         self.changed(ran)
 
     def _foreign(self, study: StudyRun, block: Block) -> bool:
         """Whether the ledger has another proposal under this number: another sweep's name."""
         if block.trial is None or study.stage != "search":
             return False
-        known = self.known.get((study.study.method, block.trial))
-        if known in (None, _params(study, block.trial)):
-            return False
-        self.problem = UserError(
-            f"sweep '{self.workplace.sweep}' was made with another search space or other options:"
+        key = study.study.method, block.trial
+        params = study.proposals[block.trial].params
+        _, cells = self._written.get(key, ("", [cell.id for cell in block.cells]))
+        same = [cell.id for cell in block.cells] == cells
+        return not same or self._known.get(key, params) != params
+
+    def _other_sweep(self, reason: str) -> UserError:
+        return UserError(
+            f"sweep '{self.workplace.sweep}' was made with other options ({reason}):"
             " choose another --name, or leave it out"
         )
-        return True
+
+    def _failed_before(self, study: StudyRun, block: Block) -> bool:
+        """Whether this trial is known to have failed: later ones may have been proposed on that."""
+        state, _ = self._written.get((study.study.method, block.trial), ("", []))
+        return study.stage == "search" and state == "failed"
 
     def _reuse(self, block: Block) -> None:
         """Take over cells that another sweep of this root has run.
 
         A pruned cell is no result of its specification alone, so it is not taken over.
         """
-        there = [
-            cell.id
-            for cell in block.cells
-            if cell.id in self.elsewhere and cell.id not in self.ledger
-        ]
-        if there:
-            changes = {cell: {"study": block.study, "trial": block.trial} for cell in there}
-            self.store.reuse(self.workplace.sweep, uuid.uuid4().hex, changes)
-            self.ledger |= stored_outcomes(self.store, self.workplace.sweep, self.chance)
+        for cell in block.cells:
+            if cell.id in self._elsewhere and cell.id not in self.ledger:
+                other = self._elsewhere[cell.id]
+                if other not in self._outcomes:
+                    self._outcomes[other] = stored_outcomes(self.store, other, self.chance)
+                self.ledger[cell.id] = self._outcomes[other][cell.id]
+                self.links[cell.id] = {"study": block.study, "trial": block.trial}
+
+    def _commit(self) -> None:
+        """Commit the cells taken over, then the trials of every generation that is whole now."""
+        if self.links:
+            self.store.reuse(self.workplace.sweep, uuid.uuid4().hex, self.links)
+            self.links = {}
+        for study in self.studies:
+            self._write_trials(study)
 
     def _write_trials(self, study: StudyRun) -> None:
-        """Commit the trials of every generation that is whole now."""
         size = study.protocol.generation
-        for start in range(0, study.trials, size):
+        for start in range(0, len(study.proposals), size):
             numbers = range(start, min(start + size, study.trials))
             if len(study.proposals) < numbers.stop:
                 return
-            new = [n for n in numbers if (study.study.method, n) not in self.known]
+            new = [n for n in numbers if (study.study.method, n) not in self._written]
             rows = [row for number in new if (row := _trial_row(study, number))]
             if new and len(rows) == len(new):
                 self.store.commit(self.workplace.sweep, uuid.uuid4().hex, {"trials": rows})
-                self.known |= {(study.study.method, n): _params(study, n) for n in new}
+                self._written |= {
+                    (study.study.method, row["number"]): (row["state"], row["cells"])
+                    for row in rows
+                }
 
 
 def _trial_row(study: StudyRun, number: int) -> dict[str, Any] | None:
@@ -164,13 +249,9 @@ def _trial_row(study: StudyRun, number: int) -> dict[str, Any] | None:
         "number": number,
         "generation": study.generation(number),
         "state": trial.state,
-        "params": _params(study, number),
+        "params": json.dumps(proposal.params, sort_keys=True),
         "value": trial.values[0] if trial.values and not study.pareto else None,
         "values": list(trial.values),
         "pruned_at_task": len(trial.curve) if trial.state == "pruned" else None,
         "cells": [cell.id for cell in proposal.block.cells],
     }
-
-
-def _params(study: StudyRun, number: int) -> str:
-    return json.dumps(study.proposals[number].params, sort_keys=True)

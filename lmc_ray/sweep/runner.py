@@ -1,9 +1,12 @@
 """Running a sweep: studies on one side, Ray Tune on the other, the ledger between."""
 
 import hashlib
+import re
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -37,7 +40,8 @@ class Machine:
 def sweep_name(script: str, benchmark: str, studies: Sequence[Study], protocol: Protocol) -> str:
     """A name that follows from the spec: the same command goes on, another one starts anew."""
     spec = repr(([asdict(study) for study in studies], asdict(protocol)))
-    return f"{script}-{benchmark}-{hashlib.sha256(spec.encode()).hexdigest()[:6]}"
+    readable = re.sub(r"[^A-Za-z0-9._-]", "-", f"{script}-{benchmark}").lstrip(".-")[:80]
+    return f"{readable}-{hashlib.sha256(spec.encode()).hexdigest()[:6]}"
 
 
 def run_sweep(
@@ -69,6 +73,7 @@ def run_sweep(
             progress.show(conductor.done, total, known)
 
         conductor = Conductor(studies, store, workplace, chance_accuracy(benchmark), changed)
+        conductor.start()
         problem = _tune(conductor, store, workplace, machine)
     if conductor.problem:
         raise conductor.problem
@@ -105,7 +110,10 @@ def _tune(
     )
     errors = tuner.fit().errors
     if "://" not in scratch:
-        shutil.rmtree(scratch, ignore_errors=True)
+        # Other sweeps of this root may be running and have their checkpoints beside ours.
+        shutil.rmtree(Path(scratch) / workplace.sweep, ignore_errors=True)
+        with suppress(OSError):
+            Path(scratch).rmdir()
     return errors[0] if errors else None
 
 

@@ -7,13 +7,14 @@ was killed and started again, or ran elsewhere, proposes the same trials.
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from statistics import fmean
 from typing import Any, Literal
 
 from lmc_ray.errors import UserError
 from lmc_ray.learners import METHODS, hyperparameters
-from lmc_ray.sweep.cells import Block, Cell, Outcome, Place
+from lmc_ray.sweep.cells import PROTOCOL, Block, Cell, Outcome, Place
 from lmc_ray.sweep.proposals import Direction, Trial, pareto_front, propose, prune_below
 from lmc_ray.sweep.space import Space, distributions, fixed, holds
 
@@ -106,6 +107,8 @@ class StudyRun:
         self.outcomes: dict[str, Outcome | None] = {}
         self.chosen: list[dict[str, Any]] = []
         """The configurations that are confirmed; several in a Pareto search."""
+        self.repeat: dict[int | None, dict[str, Any]] = {}
+        """Proposals of an earlier start, by number: an asynchronous search cannot infer them."""
 
     @property
     def total_blocks(self) -> int:
@@ -152,6 +155,25 @@ class StudyRun:
                 if proposal.trial is None:
                     proposal.trial = self._trial(number, proposal)
 
+    def difference(self, specification: Mapping[str, Any]) -> str | None:
+        """The first option in which a stored cell is none of this study's; None if it may be one.
+
+        An option that came later than the cell is not compared.
+        """
+        for name, value in self._shared.items():
+            stored = specification.get(name, value)
+            if name in self.space and not holds(self.space[name], stored):
+                return f"{name} {stored} is out of its range now"
+            if name not in self.space and stored != value:
+                return f"{name} was {stored}, is {value} now"
+        return None
+
+    @cached_property
+    def _shared(self) -> dict[str, Any]:
+        """What all cells of the study share, where it is not searched."""
+        place = asdict(self.protocol.place) | {"protocol": PROTOCOL}
+        return place | asdict(self._hyperparameters({}))
+
     def generation(self, number: int) -> int:
         """The generation of a proposal, 0-based."""
         return number // self.protocol.generation
@@ -169,7 +191,9 @@ class StudyRun:
             history = [p.trial for p in self.proposals[:seen] if p.trial]
             if len(history) < seen:
                 return None
-        if number < len(self.study.first):
+        if number in self.repeat:
+            params = self.repeat[number]
+        elif number < len(self.study.first):
             first = self.study.first[number]
             params = {
                 name: first[name]

@@ -1,0 +1,435 @@
+"""The conductor: studies, ledger and store together, with made-up learning in place of Ray."""
+
+import json
+import random
+import shutil
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray.tune.search import Searcher
+from simulation import CHANCE, PLACE, SPACES, end, protocol, study
+
+from lmc_ray.errors import UserError
+from lmc_ray.learners import METHODS
+from lmc_ray.store import Store
+from lmc_ray.sweep import Range, Study
+from lmc_ray.sweep.cells import Block, Outcome
+from lmc_ray.sweep.conductor import Conductor
+from lmc_ray.sweep.study import Protocol, StudyRun
+from lmc_ray.sweep.trainable import Workplace
+
+STUDIES = [study("mcsgd"), study("multitask", trials=4), study("naive-sgd")]
+
+
+def small(**changes: Any) -> Protocol:
+    return protocol(**({"trials": 12, "generation": 3} | changes))
+
+
+def commit(store: Store, sweep: str, block: Block, outcomes: dict[str, Outcome]) -> None:
+    """What a worker leaves in the store at the end of a block."""
+    runs, accuracies = [], []
+    for cell in block.cells:
+        found = outcomes[cell.id]
+        place = vars(cell.place)
+        runs.append(
+            {
+                "cell_id": cell.id,
+                "seed": cell.seed,
+                "purpose": cell.purpose,
+                "status": found.status,
+                "study": block.study,
+                "trial": block.trial,
+                "method": cell.method,
+                **place,
+                "config": cell.config,
+                "average_accuracy": found.value if found.status == "finished" else None,
+            }
+        )
+        first = cell.place.tasks - len(found.curve) if cell.method == "multitask" else 0
+        accuracies += [
+            {
+                "cell_id": cell.id,
+                "seed": cell.seed,
+                "minimum": METHODS[cell.method].learner.minimum,
+                "after_task": first + task,
+                "eval_task": 1,
+                "split": cell.split,
+                "accuracy": accuracy,
+            }
+            for task, accuracy in enumerate(found.curve, start=1)
+        ]
+    store.commit(sweep, uuid.uuid4().hex, {"runs": runs, "accuracies": accuracies})
+
+
+@dataclass
+class Sweep:
+    """A sweep of some studies in a root; `run` is one start of its driver."""
+
+    root: Path
+    name: str = "sweep"
+    studies: Sequence[Study] = field(default_factory=lambda: STUDIES)
+    protocol: Protocol = field(default_factory=small)
+    stack: int = 2
+
+    @property
+    def store(self) -> Store:
+        return Store(str(self.root))
+
+    def run(
+        self,
+        stop_after: int = 10**6,
+        seed: int = 0,
+        workers: int = 3,
+        fails: Callable[[Block], bool] = lambda block: False,
+    ) -> tuple[Conductor, list[Block]]:
+        """Work through the blocks in a random order; all is lost after some, as by kill -9."""
+        chance = random.Random(seed)
+        workplace = Workplace(self.name, str(self.root), None, "rotated-digits")
+        studies = [StudyRun(each, self.protocol, self.stack) for each in self.studies]
+        conductor = Conductor(studies, self.store, workplace, CHANCE, lambda ran: None)
+        conductor.start()
+        running: dict[str, Block] = {}
+        ended: list[Block] = []
+        waits = finished = False
+        while not (finished and not running) and len(ended) < stop_after:
+            start = not finished and not waits and len(running) < workers
+            if start and (not running or chance.random() < 0.6):
+                name = uuid.uuid4().hex
+                config = conductor.suggest(name)
+                finished = config == Searcher.FINISHED
+                waits = config is None
+                assert running or not waits, "all studies wait and nothing runs"
+                if not finished and not waits:
+                    assert config["workplace"] == workplace
+                    running[name] = config["block"]
+                continue
+            name = chance.choice(sorted(running))
+            block = running.pop(name)
+            ended.append(block)
+            waits = False
+            if fails(block):
+                conductor.on_trial_complete(name, error=True)
+                continue
+            outcomes = end(block)
+            commit(self.store, self.name, block, outcomes)
+            result = {"accuracy": 0.5, "task": 4, "outcomes": list(outcomes.items())}
+            conductor.on_trial_result(name, result)
+            conductor.on_trial_complete(name, result)
+        return conductor, ended
+
+    def trials(self) -> list[tuple[Any, ...]]:
+        with self.store.database(self.name) as database:
+            columns = 'study, number, generation, state, params, value, "values", cells'
+            sql = f"SELECT {columns}, pruned_at_task FROM trials ORDER BY study, number"
+            return database.execute(sql).fetchall()
+
+    def cells(self, purpose: str = "confirm") -> list[tuple[Any, ...]]:
+        with self.store.database(self.name) as database:
+            sql = "SELECT cell_id, status, study, trial, average_accuracy, config FROM runs"
+            found = database.execute(f"{sql} WHERE purpose = ? ORDER BY ALL", [purpose])
+            return found.fetchall()
+
+    def results(self) -> tuple[Any, ...]:
+        return self.trials(), self.cells("search"), self.cells("confirm")
+
+
+def files(root: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def copy(sweep: Sweep, root: Path) -> Sweep:
+    """The same sweep in a root of its own."""
+    shutil.copytree(sweep.root, root, dirs_exist_ok=True)
+    return replace(sweep, root=root)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    sweep = Sweep(tmp_path_factory.mktemp("undisturbed"))
+    conductor, _ = sweep.run(workers=1)
+    assert conductor.finished
+    return sweep
+
+
+def test_a_whole_sweep(undisturbed: Sweep) -> None:
+    trials, cells = undisturbed.trials(), undisturbed.cells()
+    numbers = {name: [t[1] for t in trials if t[0] == name] for name in SPACES}
+    assert numbers["mcsgd"] == list(range(12))
+    assert numbers["multitask"] == list(range(4))
+    assert numbers["naive-sgd"] == []
+    assert all(t[2] == t[1] // 3 for t in trials)
+    assert {len(t[7]) for t in trials} == {2}
+    assert len(cells) == 3 * 3
+    searched = {cell for cell, *_ in undisturbed.cells("search")}
+    assert {cell for t in trials for cell in t[7]} <= searched
+    assert {t[3] for t in trials} == {"complete", "pruned"}
+    assert not undisturbed.store.verify()
+    for _, _, _, state, params, value, values, _, pruned_at in trials:
+        assert json.loads(params)
+        assert values == [value]
+        assert (pruned_at is not None) == (state == "pruned")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_any_order_and_any_number_of_kills_give_the_same_rows(
+    undisturbed: Sweep, tmp_path: Path, seed: int
+) -> None:
+    sweep = Sweep(tmp_path)
+    chance = random.Random(seed)
+    blocks: list[Block] = []
+    finished = False
+    while not finished:
+        stop = chance.choice([2, 7, 20])
+        conductor, ended = sweep.run(stop, chance.random().__hash__(), chance.randint(1, 8))
+        blocks += ended
+        finished = conductor.finished
+    assert sweep.results() == undisturbed.results()
+    ran = [cell.id for block in blocks for cell in block.cells]
+    assert len(ran) == len(set(ran)), "a committed cell ran again"
+    assert not sweep.store.verify()
+
+
+def test_the_same_name_again_runs_and_writes_nothing(undisturbed: Sweep) -> None:
+    before = files(undisturbed.root)
+    conductor, ended = undisturbed.run()
+    assert conductor.finished
+    assert ended == []
+    assert files(undisturbed.root) == before
+    assert conductor.done > 0
+
+
+def test_a_lost_trials_file_is_written_again(undisturbed: Sweep, tmp_path: Path) -> None:
+    """A driver killed between a generation's last cell and its trials leaves them to the next."""
+    sweep = copy(undisturbed, tmp_path)
+    for path in (tmp_path / "trials").rglob("*.parquet"):
+        path.unlink()
+    _, ended = sweep.run()
+    assert ended == []
+    assert sweep.results() == undisturbed.results()
+
+
+def test_another_name_in_the_same_root_links_every_cell(undisturbed: Sweep, tmp_path: Path) -> None:
+    one, other = copy(undisturbed, tmp_path), Sweep(tmp_path, "other")
+    pruned = [cell for cell, status, *_ in one.cells("search") if status == "pruned"]
+    assert pruned
+    conductor, ended = other.run()
+    assert conductor.finished
+    # What was pruned is no result of its specification alone: it runs again, and ends alike.
+    assert sorted(cell.id for block in ended for cell in block.cells) == sorted(pruned)
+    assert other.results() == one.results()
+    with other.store.database("other") as database:
+        sql = "SELECT DISTINCT reused_from FROM runs WHERE status <> 'pruned'"
+        assert database.execute(sql).fetchall() == [("sweep",)]
+        rows = "SELECT count(*) FROM accuracies JOIN runs USING (sweep, cell_id)"
+        count = database.execute(rows).fetchone()
+    with other.store.database("sweep") as database:
+        assert database.execute(rows).fetchone() == count
+    third = Sweep(tmp_path, "third")
+    third.run()
+    with third.store.database("third") as database:
+        assert database.execute(sql).fetchall() == [("sweep",)]  # the origin, not the last link
+    assert not other.store.verify()
+
+
+def test_cells_found_elsewhere_change_no_trial(undisturbed: Sweep, tmp_path: Path) -> None:
+    """A root that holds the same cells of a search without pruning gives the same sweep."""
+    free = Sweep(tmp_path, "free")
+    workplace = Workplace("free", str(tmp_path), None, "rotated-digits")
+    for each in STUDIES:
+        run = StudyRun(each, free.protocol, 2)
+        for trial in [t for t in undisturbed.trials() if t[0] == each.method]:
+            values = json.loads(trial[4])
+            block = run._block(trial[1], values, range(10_000, 10_002))
+            commit(free.store, workplace.sweep, block, end(block))
+    sweep = Sweep(tmp_path)
+    conductor, _ = sweep.run()
+    assert conductor.finished
+    assert sweep.trials() == undisturbed.trials()
+    assert [cell[0] for cell in sweep.cells()] == [cell[0] for cell in undisturbed.cells()]
+
+
+def test_a_block_half_found_elsewhere_is_pruned_as_a_whole(
+    undisturbed: Sweep, tmp_path: Path
+) -> None:
+    free = Sweep(tmp_path, "free")
+    for each in STUDIES:
+        run = StudyRun(each, free.protocol, 2)
+        for trial in [t for t in undisturbed.trials() if t[0] == each.method]:
+            first = run._block(trial[1], json.loads(trial[4]), range(10_000, 10_001))
+            commit(free.store, "free", first, end(first))
+    sweep = Sweep(tmp_path)
+    conductor, ended = sweep.run()
+    assert conductor.finished
+    assert any(len(block.cells) == 1 for block in ended)
+    assert sweep.trials() == undisturbed.trials()
+    assert [cell[0] for cell in sweep.cells()] == [cell[0] for cell in undisturbed.cells()]
+
+
+# Another sweep's name
+
+OTHERS: dict[str, dict[str, Any]] = {
+    "range": {"studies": [study("mcsgd", space={"learning_rate": Range(0.02, 1.0)})]},
+    "choices": {"studies": [study("mcsgd", space={"learning_rate": [0.1, 0.2]})]},
+    "fixed value": {"studies": [study(each.method, space={**each.space, "epochs": 2})
+                                for each in STUDIES]},
+    "fixed value of the last": {"studies": [*STUDIES[:2], study("naive-sgd", space={"epochs": 2})]},
+    "tasks": {"protocol": small(place=replace(PLACE, tasks=5))},
+    "network": {"protocol": small(place=replace(PLACE, network="mlp-8-4"))},
+    "data": {"protocol": small(place=replace(PLACE, fingerprint="11" * 32))},
+    "search seeds": {"protocol": small(search_seeds=1)},
+    "sweep seed": {"protocol": small(sweep_seed=1)},
+    "first settings": {"studies": [study("mcsgd", first=[{"learning_rate": 0.3}]), *STUDIES[1:]]},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    """Two blocks have ended: no generation is whole."""
+    sweep = Sweep(tmp_path_factory.mktemp("begun"))
+    sweep.run(2, workers=4)
+    return sweep
+
+
+# Of these a sweep that has hardly begun does not know yet.
+LATE = ("fixed value of the last", "search seeds")
+EARLY = [change for change in OTHERS if change not in LATE]
+
+
+@pytest.mark.parametrize(
+    ("stage", "change"),
+    [("undisturbed", change) for change in OTHERS] + [("begun", change) for change in EARLY],
+)
+def test_a_foreign_name_is_refused_before_anything_runs(
+    request: pytest.FixtureRequest, stage: str, change: str
+) -> None:
+    mine: Sweep = request.getfixturevalue(stage)
+    before = files(mine.root)
+    with pytest.raises(UserError, match=r"made with other options .*choose another --name") as told:
+        replace(mine, **OTHERS[change]).run()
+    assert "\n" not in str(told.value)
+    assert files(mine.root) == before
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"protocol": small(trials=18)},
+        {"protocol": small(seeds=7)},
+        {"protocol": small(trials=6)},
+        {"stack": 1},
+        {"studies": STUDIES[:2]},
+        {"studies": [*STUDIES[::-1]]},
+    ],
+)
+def test_more_of_the_same_is_welcome(
+    undisturbed: Sweep, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    """More trials or seeds, other stacks, another order of methods: the same sweep goes on."""
+    conductor, _ = replace(copy(undisturbed, tmp_path), **changes).run()
+    assert conductor.problem is None
+    assert conductor.finished
+
+
+# Failures
+
+
+UNLUCKY = {("mcsgd", 1), ("mcsgd", 7)}
+
+
+def unlucky(block: Block) -> bool:
+    return (block.study, block.trial) in UNLUCKY and block.cells[0].seed == 10_000
+
+
+def test_a_failed_block_is_told_and_the_rest_runs(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path)
+    conductor, _ = sweep.run(fails=unlucky)
+    assert conductor.finished
+    assert {(block.study, block.trial) for block in conductor.failed} == {
+        ("mcsgd", 1),
+        ("mcsgd", 7),
+    }
+    states = {(study, number): state for study, number, _, state, *_ in sweep.trials()}
+    assert {key for key, state in states.items() if state == "failed"} == UNLUCKY
+    assert len(states) == 16
+    assert len(sweep.cells()) == 9
+
+
+def test_a_sweep_with_a_failed_trial_can_go_on(tmp_path: Path) -> None:
+    """Later proposals rest on the failure, so it stands; what was left over is completed."""
+    whole = Sweep(tmp_path / "whole", protocol=small(trials=18))
+    whole.run(fails=unlucky)
+    cut = replace(whole, root=tmp_path / "cut")
+    cut.run(14, fails=unlucky, workers=1)
+    conductor, _ = cut.run(fails=unlucky)
+    assert conductor.problem is None
+    assert conductor.finished
+    assert cut.results() == whole.results()
+    before = files(cut.root)
+    conductor, ended = cut.run()
+    assert conductor.finished
+    assert ended == []
+    assert files(cut.root) == before
+
+
+def test_a_failed_confirmation_is_tried_again(undisturbed: Sweep, tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path)
+    conductor, _ = sweep.run(fails=lambda block: block.trial is None and block.study == "mcsgd")
+    assert conductor.finished
+    assert len(conductor.failed) == 2
+    conductor, ended = sweep.run()
+    assert len(ended) == 2
+    assert sweep.results() == undisturbed.results()
+
+
+def test_a_failed_last_block_leaves_whole_trials(tmp_path: Path) -> None:
+    """The trials of a generation are written when its last block fails, too."""
+    only = [study("stable-sgd")]
+    sweep = Sweep(tmp_path, studies=only, protocol=small(trials=5, rerank=0))
+    conductor, _ = sweep.run(fails=lambda block: True)
+    assert conductor.finished
+    assert [state for _, _, _, state, *_ in sweep.trials()] == ["failed"] * 5
+
+
+# Modes
+
+
+def test_pareto(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, protocol=small(pareto=True))
+    conductor, _ = sweep.run()
+    assert conductor.finished
+    pairs = [t[6] for t in sweep.trials() if t[0] == "mcsgd" and t[3] == "complete"]
+    assert {len(pair) for pair in pairs} == {2}
+    assert {t[5] for t in sweep.trials() if t[0] == "mcsgd"} == {None}
+    before = files(tmp_path)
+    assert sweep.run()[1] == []
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("stop", [4, 13, 10**6])
+def test_asynchronous_goes_on_under_its_name(tmp_path: Path, stop: int) -> None:
+    """It is not repeatable, but what it has proposed stays proposed."""
+    sweep = Sweep(tmp_path, studies=STUDIES[:1], protocol=small(trials=16, asynchronous=True))
+    sweep.run(stop, seed=1, workers=4)
+    searched = {cell[0] for cell in sweep.cells("search")}
+    rows = sweep.trials()
+    conductor, _ = sweep.run(seed=2, workers=2)
+    assert conductor.problem is None
+    assert conductor.finished
+    trials = sweep.trials()
+    assert len(trials) == 16
+    assert [trial for trial in trials if trial in rows] == rows
+    first_seeds = {cell for trial in trials for cell in trial[7]}
+    lost = searched - {cell[0] for cell in sweep.cells("search")}
+    assert not lost
+    numbers: dict[tuple[str, int], set[str]] = {}
+    for cell, _, name, number, _, _ in sweep.cells("search"):
+        if cell in first_seeds:
+            numbers.setdefault((name, number), set()).add(cell)
+    assert all(len(cells) == 2 for cells in numbers.values()), "a trial with two configurations"
+    before = files(tmp_path)
+    assert sweep.run(seed=3)[1] == []
+    assert files(tmp_path) == before

@@ -1,0 +1,463 @@
+"""The trainable, driven as Tune drives it, but without Ray: reuse, resumption, rows, outcomes."""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lmc_ray.benchmarks import load
+from lmc_ray.errors import UserError
+from lmc_ray.learners import METHODS, hyperparameters
+from lmc_ray.store import Store
+from lmc_ray.sweep.cells import Block, Cell, Outcome, Place
+from lmc_ray.sweep.trainable import StackTrainable, Workplace, benchmark_at, stored_outcomes
+
+TASKS = 3
+CHANCE = 0.1
+TABLES = ("runs", "accuracies", "paths", "barriers")
+# What may differ between two runs of one cell, and nothing else may.
+FREE = {"sweep", "attempt", "wall_seconds", "started_at", "finished_at"}
+
+Rows = dict[str, list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def place() -> Place:
+    benchmark = load("rotated-digits", tasks=TASKS)
+    return Place(
+        benchmark=benchmark.name,
+        tasks=TASKS,
+        angle=benchmark.angle,
+        classes_per_task=None,
+        fingerprint=benchmark.fingerprint,
+        network="mlp-8-8",
+    )
+
+
+def block(
+    place: Place,
+    method: str,
+    *configurations: dict[str, Any],
+    confirm: bool = False,
+    limits: tuple[float | None, ...] = (),
+) -> Block:
+    """A block with one cell a configuration, the n-th with the n-th seed."""
+    points = 5 if confirm and method != "multitask" else 0
+    small: dict[str, Any] = {"batch_size": 64, "epochs": 1}
+    if method == "mcsgd":
+        small |= {"connect_steps": 3, "line_samples": 2}
+    cells = tuple(
+        Cell(
+            method=method,
+            place=place,
+            hyperparameters=hyperparameters(method, small | values),
+            seed=seed,
+            purpose="confirm" if confirm else "search",
+            path_points=points,
+        )
+        for seed, values in enumerate(configurations)
+    )
+    return Block(study=method, trial=None if confirm else 7, cells=cells, prune_below=limits)
+
+
+def workplace(root: Path, name: str = "sweep") -> Workplace:
+    return Workplace(name, str(root), None, "rotated-digits")
+
+
+def config(root: Path, what: Block) -> dict[str, Any]:
+    return {"block": what, "workplace": workplace(root)}
+
+
+def finish(trainable: StackTrainable) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    while not result.get("done"):
+        result = trainable.train()
+        assert result["training_iteration"] <= TASKS
+    return result
+
+
+def run(root: Path, what: Block) -> tuple[Rows, dict[str, Outcome]]:
+    result = finish(StackTrainable(config=config(root, what)))
+    return rows(root), dict(result["outcomes"])
+
+
+def rows(root: Path) -> Rows:
+    """Everything that a root holds, but what may differ from run to run."""
+    found: Rows = {}
+    with Store(str(root)).database() as database:
+        for table in TABLES:
+            relation = database.sql(f"SELECT * FROM {table} ORDER BY ALL")
+            names = relation.columns
+            found[table] = [
+                {k: v for k, v in zip(names, values, strict=True) if k not in FREE}
+                for values in relation.fetchall()
+            ]
+    return {table: sorted(each, key=repr) for table, each in found.items()}
+
+
+def same(one: Rows, other: Rows) -> bool:
+    """Equality to the bit; a NaN equals itself."""
+    return repr(one) == repr(other)
+
+
+BLOCKS: dict[str, tuple[str, Sequence[dict[str, Any]], bool]] = {
+    "mcsgd search": ("mcsgd", [{"dropout": 0.3}] * 2, False),
+    "mcsgd confirm": ("mcsgd", [{"memory_per_class": 2}] * 2, True),
+    "mcsgd as the authors": (
+        "mcsgd",
+        [{"connect_steps": 0, "connect_schedule": "author", "continue_from": "sequential"}],
+        True,
+    ),
+    "stable-sgd search": ("stable-sgd", [{}, {"learning_rate": 0.02}, {"dropout": 0.1}], False),
+    "stable-sgd confirm": ("stable-sgd", [{"momentum": 0.5}] * 2, True),
+    "naive-sgd confirm": ("naive-sgd", [{"momentum": 0.5}], True),
+    "joint search": ("multitask", [{}] * 2, False),
+    "growing confirm": ("multitask", [{"multitask_schedule": "growing"}], True),
+    "one diverges": ("stable-sgd", [{}, {"learning_rate": 1e30}, {"dropout": 0.3}], True),
+    "all diverge": ("mcsgd", [{"learning_rate": 1e30}] * 2, True),
+    "multitask diverges": ("multitask", [{"learning_rate": 1e30}, {}], False),
+    "late divergence": ("mcsgd", [{}, {"connect_learning_rate": 1e30}], True),
+}
+
+
+def named(name: str, place: Place) -> Block:
+    method, configurations, confirm = BLOCKS[name]
+    return block(place, method, *configurations, confirm=confirm)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A block that ran once, undisturbed."""
+
+    block: Block
+    root: Path
+    rows: Rows
+    outcomes: dict[str, Outcome]
+
+
+@pytest.fixture(scope="module")
+def whole(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Whole]:
+    """Each block of `BLOCKS`, run when first asked for."""
+
+    @cache
+    def undisturbed(name: str) -> Whole:
+        root, what = tmp_path_factory.mktemp("whole"), named(name, place)
+        return Whole(what, root, *run(root, what))
+
+    return undisturbed
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_resumed_after_any_task_equals_uninterrupted(
+    tmp_path: Path, place: Place, whole: Callable[[str], Whole], name: str
+) -> None:
+    wanted = whole(name)
+    for cut in range(1, TASKS):
+        root = tmp_path / f"cut-{cut}"
+        first = StackTrainable(config=config(root, wanted.block))
+        results = [first.train() for _ in range(cut)]
+        if results[-1]["done"]:
+            break  # nothing is left to train, nothing to resume
+        checkpoint = tmp_path / f"checkpoint-{cut}"
+        checkpoint.mkdir()
+        first.save_checkpoint(str(checkpoint))
+        other = StackTrainable(config=config(root, named("joint search", place)))
+        other.train()
+        other.reset(config(root, wanted.block))
+        other.load_checkpoint(str(checkpoint))
+        assert other.started_at == first.started_at
+        assert dict(finish(other)["outcomes"]) == wanted.outcomes
+        assert same(rows(root), wanted.rows)
+
+
+def test_resumed_again_and_again(tmp_path: Path, whole: Callable[[str], Whole]) -> None:
+    """A worker lost after each task, and once after the commit but before its report."""
+    wanted = whole("mcsgd confirm")
+    root = tmp_path / "cut"
+    trainable = StackTrainable(config=config(root, wanted.block))
+    for task in range(1, TASKS + 1):
+        checkpoint = tmp_path / f"after-{task}"
+        checkpoint.mkdir()
+        assert trainable.train()["task"] == task
+        trainable.save_checkpoint(str(checkpoint))
+        if task < TASKS:
+            trainable = StackTrainable(config=config(root, wanted.block))
+            trainable.load_checkpoint(str(checkpoint))
+    late = StackTrainable(config=config(root, wanted.block))
+    late.load_checkpoint(str(tmp_path / f"after-{TASKS - 1}"))
+    assert dict(late.train()["outcomes"]) == wanted.outcomes
+    marks = list((root / "runs").rglob("*.parquet"))
+    assert len(marks) == 2, "the cells were committed twice, and are seen once"
+    assert same(rows(root), wanted.rows)
+
+
+def check_reused(
+    reused: StackTrainable, root: Path, names: Sequence[str], whole: Callable[[str], Whole]
+) -> None:
+    """An actor that has done something else gives the rows of a fresh one."""
+    for number, name in enumerate(names):
+        wanted = whole(name)
+        own = root / str(number)
+        assert reused.reset(config(own, wanted.block))
+        assert dict(finish(reused)["outcomes"]) == wanted.outcomes
+        assert same(rows(own), wanted.rows)
+
+
+@pytest.mark.parametrize("before", BLOCKS)
+def test_a_reused_actor_has_no_memory(
+    tmp_path: Path, whole: Callable[[str], Whole], before: str
+) -> None:
+    reused = StackTrainable(config=config(tmp_path / "first", whole(before).block))
+    finish(reused)
+    check_reused(reused, tmp_path, ["mcsgd confirm"], whole)
+
+
+def test_an_actor_that_does_everything(tmp_path: Path, whole: Callable[[str], Whole]) -> None:
+    names = [*BLOCKS, *reversed(BLOCKS)]
+    reused = StackTrainable(config=config(tmp_path / "first", whole(names[0]).block))
+    check_reused(reused, tmp_path, names, whole)
+
+
+def test_an_actor_is_reused_in_the_middle_of_a_block(
+    tmp_path: Path, place: Place, whole: Callable[[str], Whole]
+) -> None:
+    reused = StackTrainable(config=config(tmp_path / "lost", named("one diverges", place)))
+    reused.train()
+    check_reused(reused, tmp_path, ["mcsgd confirm", "stable-sgd search"], whole)
+    assert not (tmp_path / "lost").exists(), "a block that did not end left rows"
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_stored_outcomes_are_the_told_ones_to_the_bit(
+    whole: Callable[[str], Whole], name: str
+) -> None:
+    found = whole(name)
+    assert set(found.outcomes) == {cell.id for cell in found.block.cells}
+    assert stored_outcomes(Store(str(found.root)), "sweep", CHANCE) == found.outcomes
+    assert stored_outcomes(Store(str(found.root)), "another", CHANCE) == {}
+
+
+def test_the_rows_of_a_whole_block(whole: Callable[[str], Whole]) -> None:
+    what = whole("mcsgd confirm")
+    found, told = what.rows, what.outcomes
+    by_id = {cell.id: cell for cell in what.block.cells}
+    assert {row["cell_id"] for row in found["runs"]} == set(by_id)
+    for row in found["runs"]:
+        cell = by_id[row["cell_id"]]
+        assert json.loads(row["config"]) == cell.specification
+        assert set(cell.specification) <= set(row), "a part of the specification has no column"
+        assert {name: row[name] for name in cell.specification} == cell.specification
+        assert row["status"] == "finished"
+        assert row["tasks_completed"] == TASKS
+        assert row["average_accuracy"] == told[cell.id].value
+        assert row["study"] == "mcsgd"
+        assert row["trial"] is None
+        assert row["replicas"] == 2
+        assert row["gradient_evaluations"] > 0
+        assert row["examples_seen"] > row["gradient_evaluations"]
+    # Three minima of a trio beside the inner one, on each task so far; 5 paths of 5 points.
+    minima = {row["minimum"] for row in found["accuracies"]}
+    assert minima == {"connected", "sequential", "multitask", "inner"}
+    assert len(found["accuracies"]) == 2 * 4 * (1 + 2 + 3)
+    assert len(found["barriers"]) == 2 * 5
+    assert len(found["paths"]) == 2 * 5 * 5
+    assert not Store(str(what.root)).verify()
+
+
+def test_a_search_measures_its_own_minimum_on_validation_images(
+    whole: Callable[[str], Whole],
+) -> None:
+    found = whole("mcsgd search").rows
+    assert {row["minimum"] for row in found["accuracies"]} == {"connected"}
+    for table in ("runs", "accuracies"):
+        assert {row["split"] for row in found[table]} == {"validation"}
+    assert {row["examples"] for row in found["accuracies"]} == {180}
+    assert {row["trial"] for row in found["runs"]} == {7}
+    assert found["paths"] == found["barriers"] == []
+
+
+def test_a_result_tells_the_accuracy_so_far(tmp_path: Path, place: Place) -> None:
+    what = named("stable-sgd search", place)
+    trainable = StackTrainable(config=config(tmp_path, what))
+    seen = [trainable.train() for _ in range(TASKS)]
+    assert [result["task"] for result in seen] == [1, 2, 3]
+    assert [result["done"] for result in seen] == [False, False, True]
+    curves = [outcome.curve for _, outcome in seen[-1]["outcomes"]]
+    means = [sum(curve[task] for curve in curves) / 3 for task in range(TASKS)]
+    assert [result["accuracy"] for result in seen] == pytest.approx(means, rel=1e-12)
+
+
+# Divergence
+
+
+def alone(root: Path, what: Block, seed: int) -> Rows:
+    return run(root, replace(what, cells=(what.cells[seed],)))[0]
+
+
+def close(one: Any, other: Any) -> bool:
+    """Equality but for what a stack of another size may do to the last bits."""
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-3, abs_tol=1e-3)
+    return one == other
+
+
+def test_a_diverging_replica_stops_nobody(tmp_path: Path, whole: Callable[[str], Whole]) -> None:
+    stack = whole("one diverges")
+    what, found, told = stack.block, stack.rows, stack.outcomes
+    status = {row["seed"]: row for row in found["runs"]}
+    assert {seed: row["status"] for seed, row in status.items()} == {
+        0: "finished",
+        1: "diverged",
+        2: "finished",
+    }
+    lost = status[1]
+    assert lost["learning_rate"] == 1e30
+    assert json.loads(lost["config"])["learning_rate"] == 1e30
+    assert lost["tasks_completed"] < TASKS
+    assert lost["average_accuracy"] is lost["forgetting"] is None
+    assert told[what.cells[1].id].value == CHANCE
+    assert told[what.cells[1].id].status == "diverged"
+    for seed in (0, 2):
+        by_itself = alone(tmp_path / f"alone-{seed}", what, seed)
+        for table in TABLES:
+            mine = [row for row in found[table] if row.get("seed", seed) == seed]
+            for row, other in zip(mine, by_itself[table], strict=True):
+                row = row | {"replicas": 1} if table == "runs" else row
+                assert all(close(row[name], other[name]) for name in row), (table, row, other)
+    assert not Store(str(stack.root)).verify()
+
+
+@pytest.mark.parametrize("name", ["all diverge", "multitask diverges", "late divergence"])
+def test_every_way_to_diverge_is_recorded(whole: Callable[[str], Whole], name: str) -> None:
+    what = whole(name)
+    found, told = what.rows, what.outcomes
+    lost = [row for row in found["runs"] if row["status"] == "diverged"]
+    assert len(found["runs"]) == len(what.block.cells)
+    assert lost
+    for row in lost:
+        assert told[row["cell_id"]].value == CHANCE
+        assert row["average_accuracy"] is None
+        rates = row["learning_rate"], row["connect_learning_rate"]
+        assert 1e30 in rates
+    assert not Store(str(what.root)).verify()
+
+
+def test_a_block_ends_when_all_have_diverged(tmp_path: Path, place: Place) -> None:
+    trainable = StackTrainable(config=config(tmp_path, named("all diverge", place)))
+    result = trainable.train()
+    assert result["done"]
+    assert result["accuracy"] == CHANCE
+
+
+# Pruning
+
+
+def test_pruning_commits_what_was_learned(tmp_path: Path, place: Place) -> None:
+    what = block(place, "stable-sgd", {}, {}, limits=(None, 1.0, None))
+    trainable = StackTrainable(config=config(tmp_path, what))
+    assert not trainable.train()["done"]
+    result = trainable.train()
+    assert result["done"]
+    told = dict(result["outcomes"])
+    assert {outcome.status for outcome in told.values()} == {"pruned"}
+    assert {len(outcome.curve) for outcome in told.values()} == {2}
+    assert stored_outcomes(Store(str(tmp_path)), "sweep", CHANCE) == told
+    found = rows(tmp_path)
+    for row in found["runs"]:
+        assert row["status"] == "pruned"
+        assert row["tasks_completed"] == 2
+        assert row["average_accuracy"] is None
+    assert len(found["accuracies"]) == 2 * (1 + 2)
+    free, _ = run(tmp_path / "free", replace(what, prune_below=()))
+    early = [row for row in free["accuracies"] if row["after_task"] <= 2]
+    assert same({"accuracies": found["accuracies"]}, {"accuracies": early})
+    assert not Store(str(tmp_path)).verify()
+
+
+@pytest.mark.parametrize("limits", [(), (None, 0.0, None), (0.0, 0.0, None)])
+def test_good_blocks_are_not_pruned(
+    tmp_path: Path, place: Place, limits: tuple[float | None, ...]
+) -> None:
+    _, told = run(tmp_path, block(place, "stable-sgd", {}, {}, limits=limits))
+    assert {outcome.status for outcome in told.values()} == {"finished"}
+
+
+def test_the_limit_is_for_the_mean_of_the_block(tmp_path: Path, place: Place) -> None:
+    both = block(place, "stable-sgd", {}, {})
+    _, told = run(tmp_path / "free", both)
+    after_two = [told[cell.id].curve[1] for cell in both.cells]
+    mean = sum(after_two) / 2
+    for limit, status in ((mean, "finished"), (math.nextafter(mean, 1), "pruned")):
+        limited = replace(both, prune_below=(None, limit, None))
+        _, ended = run(tmp_path / status, limited)
+        assert {outcome.status for outcome in ended.values()} == {status}
+
+
+def test_a_diverged_replica_counts_at_chance_when_pruning(tmp_path: Path, place: Place) -> None:
+    configurations = {}, {"learning_rate": 1e30}
+    both = block(place, "stable-sgd", *configurations)
+    _, told = run(tmp_path / "free", both)
+    mean = (told[both.cells[0].id].curve[1] + CHANCE) / 2
+    limited = replace(both, prune_below=(None, math.nextafter(mean, 1), None))
+    _, ended = run(tmp_path / "limited", limited)
+    assert [ended[cell.id].status for cell in both.cells] == ["pruned", "diverged"]
+
+
+# Data and workers
+
+
+def test_other_data_than_the_drivers_are_refused(tmp_path: Path, place: Place) -> None:
+    other = replace(place, fingerprint="00" * 32)
+    with pytest.raises(UserError, match=r"rotated-digits on node .* differ from the driver's"):
+        StackTrainable(config=config(tmp_path, block(other, "stable-sgd", {})))
+    trainable = StackTrainable(config=config(tmp_path, block(place, "stable-sgd", {})))
+    with pytest.raises(UserError, match="give all nodes the same files"):
+        trainable.reset(config(tmp_path, block(other, "stable-sgd", {})))
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_benchmark_is_opened_once_a_worker(tmp_path: Path, place: Place) -> None:
+    one = StackTrainable(config=config(tmp_path, named("joint search", place)))
+    first = one.training.setting.benchmark
+    one.reset(config(tmp_path, named("mcsgd confirm", place)))
+    assert one.training.setting.benchmark is first
+    assert benchmark_at(workplace(tmp_path), place) is first
+
+
+def test_a_trial_uses_as_many_threads_as_it_was_given(tmp_path: Path, place: Place) -> None:
+    before = torch.get_num_threads()
+    try:
+        two = replace(workplace(tmp_path), threads=2)
+        StackTrainable(config={"block": named("joint search", place), "workplace": two})
+        assert torch.get_num_threads() == 2
+        StackTrainable(config=config(tmp_path, named("joint search", place)))
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_on_split_tasks(tmp_path: Path, method: str) -> None:
+    benchmark = load("split-digits", tasks=2)
+    place = Place(
+        benchmark=benchmark.name,
+        tasks=2,
+        angle=None,
+        classes_per_task=2,
+        fingerprint=benchmark.fingerprint,
+        network="mlp-8-8",
+    )
+    what = block(place, method, {"batch_size": 8, "learning_rate": 0.1}, confirm=True)
+    source = Workplace("sweep", str(tmp_path), None, "split-digits")
+    trainable = StackTrainable(config={"block": what, "workplace": source})
+    result = finish(trainable)
+    outcome = dict(result["outcomes"])[what.cells[0].id]
+    assert outcome.status == "finished"
+    assert outcome.curve[0 if method != "multitask" else -1] > 0.7  # chance is a half
+    assert stored_outcomes(Store(str(tmp_path)), "sweep", 0.5) == dict(result["outcomes"])
