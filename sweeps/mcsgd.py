@@ -38,7 +38,7 @@ STUDIES = [
     ),
     Study(
         method="stable-sgd",
-        trials=8,  # at most: four hyperparameters need fewer trials than MC-SGD's nine
+        trials=6,  # at most: four hyperparameters need fewer trials than MC-SGD's nine
         space={
             "learning_rate": Range(0.02, 0.2, log=True),
             "lr_decay": Range(0.3, 1.0),
@@ -49,7 +49,7 @@ STUDIES = [
     ),
     Study(
         method="multitask",
-        trials=4,  # at most: an upper bound and no competitor
+        trials=2,  # at most: an upper bound and no competitor
         space={
             "learning_rate": Range(0.02, 0.2, log=True),
             "dropout": Range(0.0, 0.5),
