@@ -210,6 +210,8 @@ def test_a_diverged_replica_leaves_and_nobody_notices(case: str) -> None:
     calm = trained(case, [0, 2], dtype=torch.float32)
     assert [record.status for record in stack.records] == ["finished", "diverged"] * 2
     assert stack.learner.seeds == [0, 2]
+    for gone in (stack.records[1], stack.records[3]):
+        assert (gone.tasks_completed, gone.accuracies) == (0, [])
     for replica in (0, 1):
         same_state(state_of(stack, replica), state_of(calm, replica), 1e-5)
         same_record(stack.records[2 * replica], calm.records[replica], 1e-4)
