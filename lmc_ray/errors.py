@@ -13,4 +13,4 @@ def unknown(kind: str, word: str, choices: Iterable[str]) -> UserError:
     known = sorted(choices)
     near = get_close_matches(word, known, n=1, cutoff=0.5)
     advice = f"did you mean '{near[0]}'?" if near else f"choose one of: {', '.join(known)}"
-    return UserError(f"unknown {kind} '{word}': {advice}")
+    return UserError(f"unknown {kind} {word!r}: {advice}")

@@ -66,7 +66,7 @@ class Dropout:
 # Constants as tensors of the words' own type: Python numbers would be converted at every use.
 _FIRST, _SECOND, _BY_15, _BY_16, _LOW_17, _LOW_16 = (
     torch.tensor(value, dtype=torch.int32)
-    for value in (0x7FEB352D, -2071885173, 15, 16, 0x1FFFF, 0xFFFF)  # the second is 0x846CA68B
+    for value in (0x7FEB352D, 0x846CA68B - 2**32, 15, 16, 0x1FFFF, 0xFFFF)
 )
 
 

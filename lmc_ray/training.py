@@ -35,6 +35,15 @@ class Measurement:
     path_points: int = 0
     """Points on each path; 0: no paths. With paths, MC-SGD trains as a trio."""
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot be measured: a search has no trios, a path has two ends.
+
+        Raises:
+            ValueError: paths on validation data, or of fewer than two points.
+        """
+        if self.path_points and (self.split == "validation" or self.path_points < 2):
+            raise ValueError("paths are measured on test data, at two points or more")
+
 
 @dataclass
 class Record:

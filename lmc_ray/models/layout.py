@@ -2,6 +2,7 @@
 
 from collections import deque
 from math import prod
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -25,12 +26,17 @@ class Layout:
     def views(self, theta: Float[Tensor, "replicas parameters"]) -> dict[str, Tensor]:
         """Each parameter as a view [replicas, *shape]: writing to it writes to the stack."""
         for known, views in self._recent:
-            if known is theta:
+            if known is theta and not theta.requires_grad:
                 return views
         parts = theta.split([prod(shape) for shape in self.shapes.values()], dim=1)
         views = {
             name: part.view(len(theta), *shape)
             for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
         }
-        self._recent.append((theta, views))
+        if not theta.requires_grad:  # such views belong to one graph, and may not outlive it
+            self._recent.append((theta, views))
         return views
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy in another process needs; not the stacks that were at work here."""
+        return vars(self) | {"_recent": deque(maxlen=self._recent.maxlen)}
