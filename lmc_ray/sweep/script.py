@@ -131,9 +131,13 @@ def main(studies: Sequence[Study], *, trials: int = 20, seeds: int = 5) -> None:
         sweep = name or sweep_name(script, place.benchmark, chosen, protocol)
         check_sweep_name(sweep)
         store = Store(results)
-        store.check_writable()
-        for study in chosen:
+        for study in chosen:  # all that can be wrong, before anything is written or started
             StudyRun(study, protocol, 1 if replicas is None else replicas)
+        if max_concurrent is not None and max_concurrent < 1:
+            raise UserError(f"--max-concurrent must be at least 1, got {max_concurrent}")
+        if gpus_per_trial is not None and gpus_per_trial < 0:
+            raise UserError(f"--gpus-per-trial must be at least 0, got {gpus_per_trial:g}")
+        store.check_writable()
 
         resources = connect()
         machine = _machine(resources, gpus_per_trial, max_concurrent)
@@ -208,10 +212,8 @@ def _machine(
     resources: Resources, gpus_per_trial: float | None, max_concurrent: int | None
 ) -> Machine:
     share = (0.25 if resources.gpus else 0.0) if gpus_per_trial is None else gpus_per_trial
-    if share < 0 or share > resources.gpus:
+    if share > resources.gpus:
         raise UserError(f"--gpus-per-trial {share}: the cluster has {resources.gpus:g} GPUs")
-    if max_concurrent is not None and max_concurrent < 1:
-        raise UserError(f"--max-concurrent {max_concurrent}: at least one trial must run")
     fit = int(resources.gpus / share) if share else resources.cpus
     return Machine(share, max_concurrent or max(1, min(fit, resources.cpus)))
 
