@@ -12,7 +12,7 @@ from functools import cached_property
 from statistics import fmean
 from typing import Any, Literal
 
-from lmc_ray.errors import UserError
+from lmc_ray.errors import UserError, unknown
 from lmc_ray.learners import METHODS, hyperparameters
 from lmc_ray.sweep.cells import PROTOCOL, Block, Cell, Outcome, Place
 from lmc_ray.sweep.proposals import Direction, Trial, pareto_front, propose, prune_below
@@ -81,8 +81,9 @@ class StudyRun:
         Raises:
             UserError: the space, a first setting or a number of trials or seeds does not fit.
         """
+        own = protocol.trials if study.trials is None else study.trials
         for name, number, least in (
-            ("trials", protocol.trials, 0),
+            ("trials", min(own, protocol.trials), 0),
             ("seeds", protocol.seeds, 1),
             ("replicas", stack, 1),
         ):
@@ -92,11 +93,10 @@ class StudyRun:
         self.protocol = protocol
         self.space = distributions(study.method, study.space)
         self.fixed = fixed(study.space)
-        own = protocol.trials if study.trials is None else study.trials
         self.trials = min(own, protocol.trials) if self.space else 0
         """Search trials; without anything to search, the fixed values are confirmed."""
         for first in study.first:
-            self._hyperparameters({name: first[name] for name in self.space if name in first})
+            hyperparameters(study.method, dict(first))
         self.stack = stack
         self.pareto = protocol.pareto and "memory_per_class" in self.space
         self.proposals: list[_Proposal] = []
@@ -332,12 +332,16 @@ def _as_pruned(ended: list[Outcome], limits: Sequence[float | None]) -> list[Out
 
 
 def check_methods(studies: Sequence[Study]) -> None:
-    """Refuse two studies of one method.
+    """Refuse a sweep without studies, an unknown method, and two studies of one method.
 
     Raises:
-        UserError: a method occurs twice.
+        UserError: which of these.
     """
+    if not studies:
+        raise UserError("no studies: give the sweep at least one Study(method=…)")
     methods = [study.method for study in studies]
     for method in methods:
+        if method not in METHODS:
+            raise unknown("method", method, METHODS)
         if methods.count(method) > 1:
             raise UserError(f"two studies of {METHODS[method].title}: a sweep has one a method")

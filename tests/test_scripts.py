@@ -1,0 +1,308 @@
+"""The command line of the sweep scripts: help, and one clear line for whatever is wrong.
+
+Nothing here starts Ray: every mistake is found before. Most cases run the script in this process,
+which is what `python sweeps/mcsgd.py` does, short of a new interpreter.
+"""
+
+import os
+import re
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from lmc_ray.sweep.cluster import Resources
+
+SWEEPS = Path(__file__).parent.parent / "sweeps"
+SCRIPTS = sorted(path.name for path in SWEEPS.glob("*.py"))
+
+
+@dataclass(frozen=True)
+class Ended:
+    status: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Ended]
+
+
+def no_ray() -> Resources:
+    raise AssertionError("Ray was started")
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Runs a script in this process, in a folder of its own, where Ray must not start."""
+    for name in ("LMC_BENCHMARK", "LMC_RESULTS", "LMC_DATA", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("lmc_ray.sweep.script.connect", no_ray)
+    monkeypatch.chdir(tmp_path)
+
+    def execute(*arguments: str, script: Path = SWEEPS / "mcsgd.py") -> Ended:
+        monkeypatch.setattr(sys, "argv", [str(script), *arguments])
+        with pytest.raises(SystemExit) as caught:
+            runpy.run_path(str(script), run_name="__main__")
+        captured = capsys.readouterr()
+        code = caught.value.code
+        assert code is None or isinstance(code, int)
+        return Ended(code or 0, captured.out, captured.err)
+
+    return execute
+
+
+def check_refused(ended: Ended, says: str, script: str = "mcsgd") -> None:
+    """One line on standard error, status 2, and nothing else."""
+    assert ended.status == 2, ended
+    lines = ended.err.splitlines()
+    assert len(lines) == 1, ended.err
+    assert lines[0].startswith(f"{script}: error: ")
+    assert re.search(says, lines[0]), lines[0]
+    assert "Traceback" not in ended.err
+    assert ended.out == ""
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help(run: Run, script: str, tmp_path: Path) -> None:
+    ended = run("--help", script=SWEEPS / script)
+    assert ended.status == 0
+    assert ended.err == ""
+    words = " ".join(ended.out.split())
+    assert "on validation data" in words, "the script's docstring is its help"
+    for option in (
+        "--name",
+        "--benchmark",
+        "--tasks",
+        "--trials",
+        "--seeds",
+        "--results",
+        "--data",
+        "--set",
+        "--preset",
+        "--pareto",
+        "--network",
+        "--angle",
+        "--max-concurrent",
+        "--gpus-per-trial",
+        "--replicas",
+        "--async",
+        "--smoke",
+    ):
+        assert option in words, option
+    for variable in ("LMC_RESULTS", "LMC_DATA", "LMC_BENCHMARK"):
+        assert variable in words, variable
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_scripts_stand_alone(script: str) -> None:
+    """`ray submit` copies the script only: it imports lmc_ray and nothing beside it."""
+    imports = re.findall(r"^\s*(?:from|import) (\S+)", (SWEEPS / script).read_text(), re.MULTILINE)
+    assert imports == ["lmc_ray.sweep"]
+
+
+MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
+    "benchmark": (("--benchmark", "rotated-mnits"), "unknown benchmark.*'rotated-mnist'"),
+    "family": (("--benchmark", "rotaded-digits"), "did you mean 'rotated-digits'"),
+    "no family": (("--benchmark", "digits"), "unknown benchmark 'digits'"),
+    "empty benchmark": (("--benchmark", ""), "unknown benchmark"),
+    "own data": (("--benchmark", "split-/nowhere/flowers"), "no folder /nowhere/flowers"),
+    "no tasks": (("--tasks", "0"), "tasks must be 1 to"),
+    "minus a task": (("--tasks", "-2"), "tasks must be 1 to"),
+    "too many tasks": (("--tasks", "1000"), "tasks must be 1 to 12, got 1000"),
+    "too many classes": (("--benchmark", "split-digits", "--tasks", "6"), "tasks must be 1 to 5"),
+    "half a task": (("--tasks", "1.5"), "--tasks"),
+    "no seeds": (("--seeds", "0"), "--seeds must be at least 1, got 0"),
+    "minus a seed": (("--seeds", "-1"), "--seeds must be at least 1"),
+    "minus a trial": (("--trials", "-1"), "--trials must be at least 0, got -1"),
+    "many trials": (("--trials", "many"), "--trials"),
+    "no replicas": (("--replicas", "0"), "--replicas must be at least 1, got 0"),
+    "no concurrent trials": (("--max-concurrent", "0"), "--max-concurrent"),
+    "less than no trial at a time": (("--max-concurrent", "-1"), "--max-concurrent"),
+    "minus a GPU": (("--gpus-per-trial", "-1"), "--gpus-per-trial"),
+    "upside down": (("--set", "learning_rate=0.2:0.1"), "learning_rate from 0.2 to 0.1.*swap"),
+    "empty range": (("--set", "learning_rate=0.1:0.1"), "learning_rate is empty"),
+    "empty choice": (("--set", "batch_size=,"), "no choices for batch_size"),
+    "log from zero": (("--set", "dropout=0:0.5:log"), "dropout.*log range needs low > 0"),
+    "no value": (("--set", "learning_rate="), "--set learning_rate=: write NAME=VALUE"),
+    "no name": (("--set", "0.1"), "--set 0.1: write NAME=VALUE"),
+    "half a range": (("--set", "learning_rate=0.1:"), "a range is LOW:HIGH"),
+    "unknown name": (("--set", "lerning_rate=0.1"), "did you mean 'learning_rate'"),
+    "out of range": (("--set", "dropout=1.5"), r"dropout must be in \[0, 1\), got 1.5"),
+    "range out of range": (("--set", "dropout=0.1:1.5"), "dropout must be in"),
+    "no number": (("--set", "learning_rate=fast"), "learning_rate must be a number"),
+    "infinite": (("--set", "learning_rate=inf"), "learning_rate"),
+    "not a number": (("--set", "learning_rate=nan"), "learning_rate"),
+    "half a batch": (("--set", "batch_size=1.5"), "batch_size must be a whole number"),
+    "choice": (("--set", "path_weight=exakt"), "path_weight 'exakt': did you mean 'exact'"),
+    "preset": (("--preset", "autor"), "unknown preset 'autor': did you mean 'author'"),
+    "pareto": (("--pareto", "foo"), "--pareto foo: write --pareto accuracy,memory"),
+    "network": (("--network", "mlp-256-x"), "network"),
+    "another network": (("--network", "resnet19"), "network"),
+    "no angle": (("--angle", "0"), "angle must be more than 0"),
+    "angle of nothing": (("--benchmark", "split-digits", "--angle", "3"), "has no angle"),
+    "name with a slash": (("--name", "a/b"), "'a/b' is no plain sweep name"),
+    "hidden name": (("--name", ".hidden"), "no plain sweep name"),
+    "name with a space": (("--name", "my sweep"), "no plain sweep name"),
+    "long name": (("--name", "x" * 101), "no plain sweep name"),
+    "empty name": (("--name", ""), "no plain sweep name"),
+    "empty root": (("--results", ""), "results root is empty"),
+    "root of no kind": (("--results", "ftp://nowhere/results"), "results root"),
+    "no data": (("--benchmark", "rotated-mnist", "--data", "/nowhere"), "no data folder /nowhere"),
+    "other data": (("--benchmark", "split-cifar100", "--data", "."), "no cifar100 in"),
+    "unknown option": (("--sedes", "3"), "--sedes.*--seeds"),
+    "an argument": (("now",), "now"),
+    "no argument": (("--name",), "--name"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_and_leaves_nothing(run: Run, mistake: str, tmp_path: Path) -> None:
+    arguments, says = MISTAKES[mistake]
+    check_refused(run(*arguments), says)
+    assert list(tmp_path.iterdir()) == [], "something was written"
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("mistake", ["benchmark", "preset", "pareto", "seeds", "upside down"])
+def test_every_script_finds_them(run: Run, mistake: str, script: str, tmp_path: Path) -> None:
+    key = "no seeds" if mistake == "seeds" else mistake
+    arguments, says = MISTAKES[key]
+    check_refused(run(*arguments, script=SWEEPS / script), says, script.removesuffix(".py"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_setting_of_another_method_is_unknown(run: Run) -> None:
+    ended = run("--set", "line_samples=3", script=SWEEPS / "continual.py")
+    check_refused(ended, "unknown hyperparameter 'line_samples'", "continual")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("LMC_BENCHMARK", "rotated-digit", "did you mean 'rotated-digits'"),
+        ("LMC_DATA", "/nowhere", "no data folder /nowhere"),
+        ("LMC_RESULTS", "ftp://nowhere", "results root"),
+    ],
+)
+def test_the_environment_gives_the_defaults(
+    run: Run, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, says: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    arguments = ("--benchmark", "rotated-mnist") if variable == "LMC_DATA" else ()
+    check_refused(run(*arguments), says)
+
+
+@pytest.mark.parametrize("root", ["file/results", "file"])
+def test_a_root_below_a_file_is_found_out_before_training(
+    run: Run, tmp_path: Path, root: str
+) -> None:
+    (tmp_path / "file").write_text("mine\n")
+    ended = run("--results", str(tmp_path / root))
+    check_refused(ended, "cannot write to the results root .*: give another with --results")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text() == "mine\n"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_root_that_may_not_be_written(run: Run, tmp_path: Path) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o500)
+    check_refused(run("--results", str(locked / "results")), "cannot write to the results root")
+
+
+def test_results_that_are_there_stay_as_they_are(run: Run, tmp_path: Path) -> None:
+    kept = tmp_path / "results" / "runs" / "sweep=old"
+    kept.mkdir(parents=True)
+    (kept / "a.parquet").write_bytes(b"whatever")
+    for arguments, says in (MISTAKES["no seeds"], MISTAKES["upside down"], MISTAKES["hidden name"]):
+        check_refused(run(*arguments), says)
+    found = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert found == [kept / "a.parquet"]
+    assert found[0].read_bytes() == b"whatever"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "gpus", "says"),
+    [
+        (("--gpus-per-trial", "1"), 0.0, "--gpus-per-trial 1.*has 0 GPUs"),
+        (("--gpus-per-trial", "3"), 2.0, "--gpus-per-trial 3.*has 2 GPUs"),
+        (("--gpus-per-trial", "nan"), 2.0, "--gpus-per-trial"),
+    ],
+)
+def test_more_gpus_than_there_are(
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    gpus: float,
+    says: str,
+) -> None:
+    """Only the cluster knows its GPUs; nothing runs and no row is written."""
+    monkeypatch.setattr("lmc_ray.sweep.script.connect", lambda: Resources(2, gpus, 1))
+    check_refused(run(*arguments), says)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+# Scripts that users write
+
+OWN = """'''My sweep, on validation data.'''
+from lmc_ray.sweep import Range, Study, main
+
+main([{studies}])
+"""
+
+
+@pytest.mark.parametrize(
+    ("studies", "says"),
+    [
+        ("Study(method='mcgsd')", "unknown method 'mcgsd': did you mean 'mcsgd'"),
+        (
+            "Study(method='stable-sgd', space={'line_samples': 3})",
+            "unknown hyperparameter of stable-sgd 'line_samples'",
+        ),
+        ("Study(method='mcsgd', space={'dropout': Range(0.5, 0.1)})", "dropout from 0.5 to 0.1"),
+        ("Study(method='mcsgd', space={'dropout': []})", "no choices for dropout"),
+        ("Study(method='mcsgd', trials=-1, space={'dropout': [0, 0.1]})", "trials"),
+        (
+            "Study(method='mcsgd', space={'dropout': [0, 0.1]}, first=[{'dropuot': 0.1}])",
+            "did you mean 'dropout'",
+        ),
+        ("Study(method='mcsgd'), Study(method='mcsgd', space={'epochs': 2})", "two studies of"),
+        ("", "no stud"),
+    ],
+)
+def test_mistakes_in_a_script_of_ones_own(
+    run: Run, tmp_path: Path, studies: str, says: str
+) -> None:
+    script = tmp_path / "own.py"
+    script.write_text(OWN.format(studies=studies))
+    check_refused(run(script=script), says, "own")
+    assert list(tmp_path.iterdir()) == [script]
+
+
+def test_help_is_the_docstring_of_the_script(run: Run, tmp_path: Path) -> None:
+    script = tmp_path / "own.py"
+    script.write_text(OWN.format(studies="Study(method='naive-sgd')"))
+    assert "My sweep, on validation data." in run("--help", script=script).out
+
+
+# The real thing, with an interpreter of its own
+
+
+def test_a_mistake_in_a_process_of_its_own(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, SWEEPS / "mcsgd.py", "--set", "learning_rate=0.2:0.1", "--name", "x"],
+        cwd=tmp_path,
+        env={k: v for k, v in os.environ.items() if not k.startswith("RAY_")},
+        capture_output=True,
+        text=True,
+        timeout=250,
+        check=False,
+    )
+    check_refused(Ended(ended.returncode, ended.stdout, ended.stderr), "swap its ends")
+    assert list(tmp_path.iterdir()) == []
