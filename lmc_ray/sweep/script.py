@@ -4,6 +4,7 @@ import inspect
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +22,7 @@ from lmc_ray.sweep.cells import Place
 from lmc_ray.sweep.cluster import Resources, connect
 from lmc_ray.sweep.runner import Machine, run_sweep, sweep_name
 from lmc_ray.sweep.space import Range, parse
-from lmc_ray.sweep.study import Protocol, Study, StudyRun
+from lmc_ray.sweep.study import Protocol, Study, StudyRun, check_methods
 from lmc_ray.sweep.trainable import Workplace
 from lmc_ray.tables import accuracy_sheets, render
 
@@ -128,14 +129,16 @@ def main(studies: Sequence[Study], *, trials: int = 20, seeds: int = 5) -> None:
             pareto=pareto is not None,
             asynchronous=asynchronous,
         )
-        sweep = name or sweep_name(script, place.benchmark, chosen, protocol)
+        sweep = name
+        if sweep is None:
+            sweep = sweep_name(script, place.benchmark, chosen, protocol)
         check_sweep_name(sweep)
         store = Store(results)
         for study in chosen:  # all that can be wrong, before anything is written or started
             StudyRun(study, protocol, 1 if replicas is None else replicas)
         if max_concurrent is not None and max_concurrent < 1:
             raise UserError(f"--max-concurrent must be at least 1, got {max_concurrent}")
-        if gpus_per_trial is not None and gpus_per_trial < 0:
+        if gpus_per_trial is not None and not 0 <= gpus_per_trial < inf:
             raise UserError(f"--gpus-per-trial must be at least 0, got {gpus_per_trial:g}")
         store.check_writable()
 
@@ -164,6 +167,9 @@ def main(studies: Sequence[Study], *, trials: int = 20, seeds: int = 5) -> None:
 
 def _adjusted(studies: Sequence[Study], wishes: _Wishes) -> list[Study]:
     """The script's studies as the command line wants them; a setting goes where its name fits."""
+    check_methods(studies)
+    if wishes.preset:  # refused by name even where the script has no MC-SGD to set
+        preset_values(wishes.preset, "rotated")
     epochs = defaults(wishes.benchmark, data=wishes.data).epochs
     family = wishes.benchmark.partition("-")[0]
     fields = {s.method: METHODS[s.method].hyperparameters.__dataclass_fields__ for s in studies}
