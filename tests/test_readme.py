@@ -44,9 +44,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         source = ROOT / name
         copy = shutil.copytree if source.is_dir() else shutil.copy
         copy(source, top / name)
-    (top / ".venv").mkdir()
-    (top / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
-    (top / ".venv" / ".installed").touch()
+    (top / ".venv").symlink_to(sys.prefix)
     if DATA.is_dir():
         (top / "data").symlink_to(DATA)
     random = np.random.default_rng(0)
@@ -64,7 +62,8 @@ def run(command: str, checkout: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["bash", "-c", command],
         cwd=checkout,
-        env=os.environ | {"RAY_AUTH_MODE": "disabled"},
+        # The environment is there already: make shall not install it again.
+        env=os.environ | {"RAY_AUTH_MODE": "disabled", "MAKEFLAGS": "-o .venv/.installed"},
         capture_output=True,
         text=True,
         timeout=900,
