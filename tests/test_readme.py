@@ -60,10 +60,10 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(command: str, checkout: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["bash", "-c", command],
-        cwd=checkout,
         # The environment is there already: make shall not install it again.
-        env=os.environ | {"RAY_AUTH_MODE": "disabled", "MAKEFLAGS": "-o .venv/.installed"},
+        ["bash", "-c", re.sub("^make ", "make -o .venv/.installed ", command)],
+        cwd=checkout,
+        env=os.environ | {"RAY_AUTH_MODE": "disabled"},
         capture_output=True,
         text=True,
         timeout=900,
