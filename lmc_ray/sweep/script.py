@@ -152,7 +152,7 @@ def main(studies: Sequence[Study], *, trials: int = 20, seeds: int = 5) -> None:
             sweep=sweep,
             results=results if "://" in results else str(Path(results).resolve()),
             data=str(Path(data).resolve()) if data else None,
-            source=benchmark,
+            source=_from_anywhere(benchmark),
         )
         whole = run_sweep(runs, opened, store, workplace, machine, resources, console)
         _report(console, store, sweep, results)
@@ -191,6 +191,12 @@ def _adjusted(studies: Sequence[Study], wishes: _Wishes) -> list[Study]:
         space |= {name: value for name, value in wishes.settings.items() if name in own}
         adjusted.append(replace(study, space=space))
     return adjusted
+
+
+def _from_anywhere(benchmark: str) -> str:
+    """The benchmark's name for workers, which run in other folders: a path in it made absolute."""
+    family, dash, word = benchmark.partition("-")
+    return f"{family}{dash}{Path(word).expanduser().resolve()}" if "/" in word else benchmark
 
 
 def _searched(value: Any, default: Range) -> Any:
