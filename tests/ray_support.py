@@ -1,0 +1,199 @@
+"""Whole sweeps in processes of their own, and a way to be sure that nothing of them stays behind.
+
+A driver gets a session of its own. Whatever Ray starts for it stays in that session, so its
+processes can be found, and killed, without looking at anybody else's.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lmc_ray.store import Store
+
+SWEEPS = Path(__file__).parent.parent / "sweeps"
+PATIENCE = 280.0
+"""Seconds to wait for anything; a busy machine needs many."""
+
+# What may differ between two runs of one cell: nothing that anybody would call a result.
+FREE = ("sweep", "attempt", "wall_seconds", "started_at", "finished_at", "reused_from")
+TABLES = ("runs", "accuracies", "paths", "barriers", "trials")
+
+SMALL = '''"""A small search on validation data."""
+
+from lmc_ray.sweep import Range, Study, main
+
+SAME = {"batch_size": 64, "epochs": 1}
+STUDIES = [
+    Study(
+        method="mcsgd",
+        space={
+            "learning_rate": Range(0.01, 0.5, log=True),
+            "dropout": Range(0.0, 0.5),
+            "connect_steps": [2, 4],
+            "line_samples": 2,
+            **SAME,
+        },
+    ),
+    Study(method="stable-sgd", trials=3, space={"learning_rate": Range(0.01, 0.5), **SAME}),
+    Study(method="naive-sgd", pinned=True, space=SAME),
+]
+
+if __name__ == "__main__":
+    main(STUDIES, trials=15, seeds=3)
+'''
+SMALL_OPTIONS = ("--tasks", "4", "--network", "mlp-8-8")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A driver that has come to its end."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def tables(self) -> str:
+        """What it printed from the first table on."""
+        return self.out[self.out.index("rotated-digits,") :]
+
+
+@dataclass
+class Driver:
+    """A running sweep script."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def processes(self) -> dict[int, str]:
+        """What lives in the driver's session: its own process and all that Ray started for it."""
+        found = {}
+        for folder in Path("/proc").iterdir():
+            with suppress(OSError, ValueError):
+                stat = (folder / "stat").read_text()
+                state, _, _, session = stat[stat.rindex(")") + 2 :].split()[:4]
+                if int(session) == self.process.pid and state != "Z":
+                    words = (folder / "cmdline").read_bytes().split(b"\0")
+                    found[int(folder.name)] = words[0].decode()
+        return found
+
+    def workers(self) -> list[int]:
+        """The processes that train."""
+        return [pid for pid, name in self.processes().items() if "Trainable" in name]
+
+    def wait(self) -> Ended:
+        """Wait for the driver, and for everything that it has started."""
+        try:
+            status = self.process.wait(PATIENCE)
+            wait_until(lambda: not self.processes(), "Ray's processes stay behind")
+        finally:
+            self.kill()
+        out, err = (self.log.with_suffix(end).read_text() for end in (".out", ".err"))
+        return Ended(status, out, err)
+
+    def interrupt(self) -> None:
+        """Ctrl-C at a terminal: the whole foreground group is told."""
+        os.killpg(self.process.pid, signal.SIGINT)
+
+    def kill(self) -> None:
+        """SIGKILL for the driver; then all that is left of its Ray goes, as with a dead machine."""
+        self.process.kill()
+        self.process.wait()
+        end = time.monotonic() + 30
+        while left := self.processes():
+            assert time.monotonic() < end, f"not killed: {left}"
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.1)
+
+
+def wait_until(condition: Callable[[], Any], problem: str) -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > end:
+            pytest.fail(problem)
+        time.sleep(0.05)
+
+
+@contextmanager
+def started(root: Path, *arguments: str, script: Path | None = None) -> Iterator[Driver]:
+    """A sweep script at work on a results root; killed, with its Ray, when the test is done."""
+    folder = root.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    if script is None:
+        script = folder / "small.py"
+        script.write_text(SMALL)
+        arguments = (*SMALL_OPTIONS, *arguments)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "LMC_"))} | {
+        "LMC_CACHE": os.environ["LMC_CACHE"],
+        "OMP_NUM_THREADS": "1",
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_raylet_start_wait_time_s": str(round(PATIENCE)),
+    }
+    log = folder / f"driver-{time.monotonic_ns()}"
+    with log.with_suffix(".out").open("wb") as out, log.with_suffix(".err").open("wb") as err:
+        process = subprocess.Popen(
+            [sys.executable, script, "--results", root, *arguments],
+            cwd=folder,
+            env=environment,
+            stdout=out,
+            stderr=err,
+            start_new_session=True,
+        )
+    driver = Driver(process, log)
+    try:
+        yield driver
+    finally:
+        driver.kill()
+
+
+def sweep(root: Path, *arguments: str, script: Path | None = None) -> Ended:
+    """Run a sweep script to its end."""
+    with started(root, *arguments, script=script) as driver:
+        return driver.wait()
+
+
+def whole(root: Path, *arguments: str, script: Path | None = None) -> Ended:
+    """Run a sweep script that must succeed, and look at what it leaves."""
+    ended = sweep(root, *arguments, script=script)
+    assert ended.status == 0, ended.err
+    assert ended.err == ""
+    assert not Store(str(root)).verify()
+    assert not (root / ".ray").exists(), "checkpoints stay behind"
+    return ended
+
+
+def committed(root: Path) -> int:
+    """How many blocks have ended."""
+    return len(list((root / "runs").rglob("*.parquet")))
+
+
+def content(root: Path, name: str | None = None) -> dict[str, list[dict[str, Any]]]:
+    """All results of a sweep (of the whole root), but what may differ from run to run."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    with Store(str(root)).database(name) as database:
+        for table in TABLES:
+            relation = database.sql(f"SELECT * FROM {table}")
+            names = relation.columns
+            rows = [
+                {k: v for k, v in zip(names, values, strict=True) if k not in FREE}
+                for values in relation.fetchall()
+            ]
+            found[table] = sorted(rows, key=repr)
+    return found
+
+
+def files(root: Path) -> dict[str, bytes]:
+    """Every file of a root."""
+    found = root.rglob("*")
+    return {str(path.relative_to(root)): path.read_bytes() for path in found if path.is_file()}
