@@ -24,7 +24,7 @@ PATIENCE = 280.0
 """Seconds to wait for anything; a busy machine needs many."""
 
 # What may differ between two runs of one cell: nothing that anybody would call a result.
-FREE = ("sweep", "attempt", "wall_seconds", "started_at", "finished_at", "reused_from")
+FREE = ("sweep", "attempt", "wall_seconds", "started_at", "finished_at", "reused_from", "version")
 TABLES = ("runs", "accuracies", "paths", "barriers", "trials")
 
 SMALL = '''"""A small search on validation data."""
@@ -137,6 +137,7 @@ def started(root: Path, *arguments: str, script: Path | None = None) -> Iterator
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "LMC_"))} | {
         "LMC_CACHE": os.environ["LMC_CACHE"],
         "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(SWEEPS.parent),  # this checkout, wherever the script lies
         "RAY_AUTH_MODE": "disabled",
         "RAY_raylet_start_wait_time_s": str(round(PATIENCE)),
     }

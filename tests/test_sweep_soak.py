@@ -1,0 +1,325 @@
+"""Whole sweeps with Ray: repeated, linked, interrupted, killed, in every mode."""
+
+import os
+import random
+import re
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray_support import (
+    SWEEPS,
+    TABLES,
+    Ended,
+    committed,
+    content,
+    files,
+    started,
+    sweep,
+    wait_until,
+    whole,
+)
+
+from lmc_ray.store import Store
+
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(1500)]
+
+NAME = ("--name", "mine")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ended]:
+    """The small sweep, left alone."""
+    root = tmp_path_factory.mktemp("undisturbed") / "results"
+    return root, whole(root, *NAME)
+
+
+Undisturbed = tuple[Path, Ended]
+
+
+def query(root: Path, sql: str) -> list[tuple[Any, ...]]:
+    with Store(str(root)).database() as database:
+        return database.execute(sql).fetchall()
+
+
+def check_same(root: Path, undisturbed: Undisturbed, ended: Ended) -> None:
+    """The same trials, rows and tables, and every cell once."""
+    assert content(root) == content(undisturbed[0])
+    assert ended.tables == undisturbed[1].tables.replace(str(undisturbed[0]), str(root))
+
+
+def test_the_small_sweep_does_everything(undisturbed: Undisturbed) -> None:
+    root, _ = undisturbed
+    trials = query(root, "SELECT study, count(*) FROM trials GROUP BY ALL ORDER BY ALL")
+    assert trials == [("mcsgd", 15), ("stable-sgd", 3)]
+    cells = query(root, "SELECT purpose, count(*) FROM runs GROUP BY ALL ORDER BY ALL")
+    assert cells == [("confirm", 9), ("search", 2 * 18 + 3 * (5 + 3))]
+    states = {state for (state,) in query(root, "SELECT DISTINCT state FROM trials")}
+    assert "pruned" in states, "nothing was pruned: the tests below would not notice its limits"
+
+
+def test_another_name_and_root_give_the_same_sweep(
+    undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    """On one worker instead of all: the order of things changes, and nothing else."""
+    root = tmp_path / "elsewhere"
+    ended = whole(root, "--name", "yours", "--max-concurrent", "1")
+    assert content(root) == content(undisturbed[0])
+    mine = undisturbed[1].tables.replace(str(undisturbed[0]), str(root)).replace("mine", "yours")
+    assert ended.tables == mine
+
+
+def test_the_same_name_again_and_another_in_the_same_root(undisturbed: Undisturbed) -> None:
+    root, first = undisturbed
+    before = files(root)
+    again = whole(root, *NAME)
+    assert again.tables == first.tables
+    assert files(root) == before, "nothing had to run"
+
+    other = whole(root, "--name", "yours")
+    assert other.tables == first.tables.replace("mine", "yours")
+    assert content(root, "yours") == content(root, "mine")
+    sql = """
+        SELECT DISTINCT reused_from, status = 'pruned' FROM runs WHERE sweep = 'yours' ORDER BY ALL
+    """
+    # A pruned cell is no result of its specification alone; all others are linked.
+    assert query(root, sql) == [("mine", False), (None, True)]
+    for path in root.rglob("sweep=yours"):
+        for file in path.iterdir():
+            file.unlink()
+        path.rmdir()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--set", "learning_rate=0.02:0.3:log"),
+        ("--set", "line_samples=3"),
+        ("--tasks", "3"),
+        ("--network", "mlp-8-4"),
+    ],
+)
+def test_a_foreign_name_is_refused(undisturbed: Undisturbed, arguments: tuple[str, ...]) -> None:
+    root, _ = undisturbed
+    before = files(root)
+    ended = sweep(root, *NAME, *arguments)
+    assert ended.status == 2
+    assert re.fullmatch(r"small: error: sweep 'mine' was made .* another --name.*\n", ended.err)
+    assert files(root) == before
+
+
+# Interruptions
+
+
+def test_ctrl_c_leaves_results_and_the_same_command_goes_on(
+    undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    root = tmp_path / "results"
+    for blocks in (1, 8):
+        with started(root, *NAME) as driver:
+            wait_until(lambda blocks=blocks: committed(root) >= blocks, "no block has ended")
+            driver.interrupt()
+            begin = time.monotonic()
+            ended = driver.wait()
+        assert ended.status == 130, ended.err
+        print(f"\nCtrl-C took {time.monotonic() - begin:.1f} s")
+        assert ended.err == "interrupted: the same command goes on (--name mine)\n"
+        assert "Traceback" not in ended.out
+        assert f"Results:     {root}" in ended.out
+        assert not Store(str(root)).verify()
+        assert query(root, "SELECT count(*) FROM runs")[0][0] >= blocks
+    check_same(root, undisturbed, whole(root, *NAME))
+
+
+def test_ctrl_c_before_anything_has_ended(tmp_path: Path) -> None:
+    root = tmp_path / "results"
+    with started(root, *NAME) as driver:
+        wait_until(lambda: driver.log.with_suffix(".out").read_text(), "no line was printed")
+        driver.interrupt()
+        ended = driver.wait()
+    assert ended.status == 130
+    assert "Traceback" not in ended.out + ended.err
+    assert len(ended.err.splitlines()) <= 1
+    assert not Store(str(root)).verify()
+
+
+def test_ctrl_c_while_ray_starts(tmp_path: Path) -> None:
+    root = tmp_path / "results"
+    with started(root, *NAME) as driver:
+        wait_until(lambda: len(driver.processes()) > 1, "Ray did not start")
+        time.sleep(0.5)
+        driver.interrupt()
+        ended = driver.wait()
+    assert ended.status == 130
+    assert "Traceback" not in ended.out + ended.err
+    assert len(ended.err.splitlines()) <= 1
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_driver_killed_twice_gives_the_same_sweep(
+    undisturbed: Undisturbed, tmp_path: Path, seed: int
+) -> None:
+    """SIGKILL at random moments, as when a spot machine goes."""
+    root, chance = tmp_path / "results", random.Random(seed)
+    blocks = sorted(chance.sample(range(1, 20), 2))
+    for enough in blocks:
+        with started(root, *NAME) as driver:
+            wait_until(lambda enough=enough: committed(root) >= enough, "no block has ended")
+            time.sleep(chance.random())
+            driver.kill()
+        assert query(root, "SELECT count(*) FROM runs")[0][0] >= enough
+    check_same(root, undisturbed, whole(root, *NAME))
+
+
+SLOW = '''"""One block that takes a while, on validation data."""
+
+from lmc_ray.sweep import Study, main
+
+main([Study(method="stable-sgd", space={"batch_size": 16, "epochs": 20})], trials=0, seeds=2)
+'''
+
+
+def test_a_killed_worker_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    script, options = tmp_path / "slow.py", (*NAME, "--tasks", "8", "--network", "mlp-64-64")
+    script.write_text(SLOW)
+    calm, root = tmp_path / "calm" / "results", tmp_path / "killed" / "results"
+    first = whole(calm, *options, script=script)
+    with started(root, *options, script=script) as driver:
+        wait_until(lambda: list(root.rglob("checkpoint_*/state.pt")), "no checkpoint was written")
+        when = time.time()
+        workers = driver.workers()
+        assert len(workers) == 1
+        os.kill(workers[0], signal.SIGKILL)
+        wait_until(lambda: set(driver.workers()) - set(workers), "no worker came instead")
+        ended = driver.wait()
+    assert ended.status == 0, ended.err
+    assert content(root) == content(calm)
+    assert ended.tables == first.tables.replace(str(calm), str(root))
+    began = query(root, "SELECT DISTINCT epoch(started_at), epoch(finished_at) FROM runs")
+    assert len(began) == 1
+    assert began[0][0] < when < began[0][1], "it was started anew, not resumed"
+
+
+def test_two_sweeps_of_one_root_at_a_time(undisturbed: Undisturbed, tmp_path: Path) -> None:
+    """The one that ends first leaves the other's checkpoints alone."""
+    root = tmp_path / "results"
+    script = tmp_path / "slow.py"
+    script.write_text(SLOW)
+    long = ("--name", "long", "--tasks", "8", "--network", "mlp-64-64", "--max-concurrent", "1")
+    with started(root, *long, script=script) as driver:
+        wait_until(lambda: list(root.rglob("checkpoint_*/state.pt")), "no checkpoint was written")
+        short = sweep(root, *NAME, "--trials", "0", "--seeds", "1")
+        assert short.status == 0, short.err
+        before = list(root.rglob("checkpoint_*/state.pt"))
+        assert driver.process.poll() is not None or before, "its checkpoints are gone"
+        ended = driver.wait()
+    assert ended.status == 0, ended.err
+    assert ended.err == ""
+    assert not Store(str(root)).verify()
+    assert query(root, "SELECT count(*) FROM runs WHERE sweep = 'long'") == [(2,)]
+
+
+# Modes
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in SWEEPS.glob("*.py")))
+def test_smoke(tmp_path: Path, script: str) -> None:
+    """Every table of that sweep is written; multitask alone has no paths."""
+    root = tmp_path / "results"
+    begin = time.monotonic()
+    whole(root, "--smoke", script=SWEEPS / script)
+    seconds = time.monotonic() - begin
+    print(f"\n{script} --smoke took {seconds:.1f} s")
+    assert seconds < 240, "30 s on a machine with nothing else to do"
+    found = content(root)
+    wanted = {"runs", "accuracies", "trials"} if script == "multitask.py" else set(TABLES)
+    assert {table for table, rows in found.items() if rows} == wanted
+
+
+def test_asynchronous(tmp_path: Path) -> None:
+    """Not repeatable, but whole; and under its name it goes on."""
+    root = tmp_path / "results"
+    with started(root, *NAME, "--async") as driver:
+        wait_until(lambda: committed(root) >= 11, "no block has ended")
+        driver.kill()
+    first = whole(root, *NAME, "--async")
+    assert query(root, "SELECT count(*) FROM trials WHERE study = 'mcsgd'") == [(15,)]
+    before = files(root)
+    assert whole(root, *NAME, "--async").tables == first.tables
+    assert files(root) == before
+
+
+def test_pareto(tmp_path: Path) -> None:
+    root = tmp_path / "results"
+    ended = whole(root, *NAME, "--pareto", "accuracy,memory", "--seeds", "2")
+    pairs = query(root, """SELECT "values" FROM trials WHERE study = 'mcsgd'""")
+    assert len(pairs) == 15
+    assert all(len(pair) == 2 and pair[1] in range(1, 11) for (pair,) in pairs)
+    sql = """
+        SELECT memory_per_class, count(*) FROM runs
+        WHERE method = 'mcsgd' AND purpose = 'confirm' GROUP BY ALL ORDER BY ALL
+    """
+    front = query(root, sql)
+    assert front
+    assert {count % 2 for _, count in front} == {0}
+    assert "MC-SGD" in ended.tables
+
+
+@pytest.mark.parametrize("preset", ["author", "cl-gym", "sequel-torch", "sequel-jax"])
+def test_presets(tmp_path: Path, preset: str) -> None:
+    root = tmp_path / "results"
+    whole(root, *NAME, "--preset", preset, "--trials", "2", "--seeds", "1", "--tasks", "2")
+    sql = "SELECT DISTINCT path_reduction, continue_from FROM runs WHERE method = 'mcsgd'"
+    start = "connected" if preset == "cl-gym" else "sequential"
+    assert query(root, sql) == [("sum", start)]
+
+
+def test_a_sweep_whose_every_cell_diverges(tmp_path: Path) -> None:
+    root = tmp_path / "results"
+    ended = whole(root, *NAME, "--set", "learning_rate=1e30", "--trials", "2", "--seeds", "2")
+    sql = "SELECT method, status, count(*) FROM runs WHERE purpose = 'confirm' GROUP BY ALL"
+    assert sorted(query(root, sql)) == [
+        ("naive-sgd", "finished", 2),
+        ("stable-sgd", "diverged", 2),
+    ]
+    assert "2 of 2 seeds diverged" in " ".join(ended.tables.split())
+    states = query(root, "SELECT DISTINCT state, value FROM trials")
+    assert states == [("diverged", 0.1)]
+
+
+def test_everything_stays_on_this_machine(tmp_path: Path) -> None:
+    """No port of ours is open to the network: Ray runs code for whoever reaches one."""
+    root = tmp_path / "results"
+    with started(root, *NAME) as driver:
+        wait_until(lambda: driver.workers(), "no worker came")
+        mine = sockets(set(driver.processes()))
+        open_ports = {address for address in listening() if address[1] in mine}
+        driver.kill()
+    assert open_ports
+    loopback = ("0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F")
+    assert {address for address, _ in open_ports} <= set(loopback)
+
+
+def listening() -> set[tuple[str, str]]:
+    """(address in hex, inode) of every TCP socket that listens."""
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            words = line.split()
+            if words[3] == "0A":
+                found.add((words[1].split(":")[0], words[9]))
+    return found
+
+
+def sockets(pids: set[int]) -> set[str]:
+    """The inodes of the sockets that some processes hold."""
+    found = set()
+    for pid in pids:
+        try:
+            links = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
+        except OSError:
+            continue
+        found |= {link[8:-1] for link in links if link.startswith("socket:[")}
+    return found
