@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import ray
+from ray._private import ray_constants
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from lmc_ray.errors import UserError
@@ -37,6 +38,10 @@ def connect() -> Resources:
         if "RAY_ADDRESS" in os.environ or HEAD_MARK.expanduser().exists():
             ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), **quiet)
         else:
+            # Where the machine has a network, Ray takes that address in place of 127.0.0.1 and
+            # listens on every interface, unless told that clusters are off. It reads the variable
+            # for that (RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0) when imported, which is past.
+            ray_constants.ENABLE_RAY_CLUSTER = False
             ray.init(
                 address="local",
                 include_dashboard=False,

@@ -81,7 +81,9 @@ def main(studies: Sequence[Study], *, trials: int = 20, seeds: int = 5) -> None:
         ] = None,
         settings: Annotated[
             list[str] | None,
-            typer.Option("--set", help="NAME=VALUE, NAME=LOW:HIGH[:log] or NAME=A,B,C."),
+            typer.Option(
+                "--set", help="NAME=VALUE, NAME=LOW:HIGH[:log] or NAME=A,B,C; or METHOD.NAME=…"
+            ),
         ] = None,
         preset: Annotated[
             str | None,
@@ -174,9 +176,12 @@ def _adjusted(studies: Sequence[Study], wishes: _Wishes) -> list[Study]:
     family = wishes.benchmark.partition("-")[0]
     fields = {s.method: METHODS[s.method].hyperparameters.__dataclass_fields__ for s in studies}
     known = {name for each in fields.values() for name in each}
-    for name in wishes.settings:
-        if name not in known:
-            raise unknown("hyperparameter", name, known)
+    for setting in wishes.settings:
+        method, dot, name = setting.rpartition(".")
+        if dot and method not in fields:
+            raise unknown("study", method, fields)
+        if name not in (fields[method] if dot else known):
+            raise unknown("hyperparameter", name, fields[method] if dot else known)
     adjusted = []
     for study in studies:
         space: dict[str, Any] = {"epochs": epochs, **study.space}
@@ -187,8 +192,13 @@ def _adjusted(studies: Sequence[Study], wishes: _Wishes) -> list[Study]:
             space |= preset_values(wishes.preset, family)
         if wishes.pareto and study.method == "mcsgd":
             space["memory_per_class"] = _searched(space.get("memory_per_class"), PARETO_MEMORY)
-        own = fields[study.method]
+        own, prefix = fields[study.method], f"{study.method}."
         space |= {name: value for name, value in wishes.settings.items() if name in own}
+        space |= {  # what names the method outweighs what does not
+            name.removeprefix(prefix): value
+            for name, value in wishes.settings.items()
+            if name.startswith(prefix)
+        }
         adjusted.append(replace(study, space=space))
     return adjusted
 

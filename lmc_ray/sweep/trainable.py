@@ -139,19 +139,18 @@ def outcomes(block: Block, training: Training) -> dict[str, Outcome]:
 def block_rows(block: Block, training: Training, started_at: datetime) -> dict[str, list[Any]]:
     """The rows of every table for a block that has ended."""
     tables: dict[str, list[Any]] = {"runs": [], "accuracies": [], "paths": [], "barriers": []}
+    times = {"started_at": started_at, "finished_at": datetime.now(UTC)}
     for cell, record in zip(block.cells, training.records, strict=True):
         own = {"cell_id": cell.id, "seed": cell.seed}
         ends = {"from_cell_id": cell.id, "to_cell_id": cell.id}
-        tables["runs"].append(own | _run(block, cell, training, record, started_at))
+        tables["runs"].append(own | times | _run(block, cell, training, record))
         tables["accuracies"] += [own | row for row in record.accuracies]
         tables["paths"] += [own | ends | row for row in record.paths]
         tables["barriers"] += [own | ends | row for row in record.barriers]
     return tables
 
 
-def _run(
-    block: Block, cell: Cell, training: Training, record: Record, started_at: datetime
-) -> dict[str, Any]:
+def _run(block: Block, cell: Cell, training: Training, record: Record) -> dict[str, Any]:
     summary = training.summary(record)
     return {
         "purpose": cell.purpose,
@@ -175,8 +174,6 @@ def _run(
         "host": socket.gethostname(),
         "version": version(),
         "git_commit": git_commit(),
-        "started_at": started_at,
-        "finished_at": datetime.now(UTC),
     }
 
 
