@@ -30,7 +30,7 @@ format: $(INSTALLED)
 
 ## Renew the lock (needs uv): newest versions that pyproject.toml allows, with their hashes.
 lock:
-	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+	uv pip compile pyproject.toml --extra dev --extra cluster --universal --python-version 3.11 --generate-hashes \
 		--no-header --no-annotate --upgrade --output-file requirements.lock
 
 $(INSTALLED): requirements.lock pyproject.toml
