@@ -14,7 +14,7 @@ from lmc_ray.connectivity.paths import (
     Path,
     barriers,
     linear_path,
-    sequential_paths,
+    own_paths,
     trio_paths,
 )
 from lmc_ray.learners import METHODS, Learner, Setting, Trio
@@ -70,11 +70,11 @@ def _plan(
 ) -> tuple[type[Learner[Any]], list[Path]]:
     """Who learns, and which paths are measured at the end."""
     learner = METHODS[method].learner
-    if measurement.path_points and method == "mcsgd":
+    if not measurement.path_points or learner.minimum == "multitask":
+        return learner, []
+    if learner.minimum == "connected":
         return Trio, trio_paths(tasks)
-    if measurement.path_points and learner.minimum == "sequential":
-        return learner, sequential_paths(tasks)
-    return learner, []
+    return learner, own_paths(learner.minimum, tasks)
 
 
 class Training:

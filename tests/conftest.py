@@ -13,13 +13,20 @@ _CHECKED = [
     *(
         f"lmc_ray.learners.{name}"
         for name in (
+            "agem",
+            "averaging",
             "batches",
             "connection_batches",
             "descent",
+            "er",
             "evaluation",
+            "ewc",
+            "fisher",
             "learner",
             "mcsgd",
             "multitask",
+            "remembering",
+            "replay",
             "sgd",
             "trio",
         )

@@ -29,7 +29,13 @@ _COST = (
 )
 
 # From which minimum to which the line of a method runs; others than these two run as plain SGD's.
-_LINES = {"mcsgd": ("connected", "connected"), "multitask": ("sequential", "multitask")}
+_LINES = {
+    "mcsgd": ("connected", "connected"),
+    "er-mcsgd": ("connected", "connected"),
+    "weight-averaging": ("averaged", "averaged"),
+    "ema": ("averaged", "averaged"),
+    "multitask": ("sequential", "multitask"),
+}
 _PLAIN = ("sequential", "sequential")
 
 _RISES = """
