@@ -131,6 +131,35 @@ def table(
 
 
 @app.command()
+def compare(
+    root: Root,
+    method: Annotated[str, typer.Option(metavar="METHOD", help="the method in question")],
+    baseline: Annotated[
+        list[str], typer.Option(metavar="METHOD", help="what to compare it with; may be repeated")
+    ],
+    benchmark: Annotated[
+        str | None, typer.Option(metavar="NAME", help="only on this benchmark")
+    ] = None,
+    form: Annotated[
+        Literal["text", "markdown", "latex"], typer.Option("--format", help="of the output")
+    ] = "text",
+    sweep: Sweep = None,
+    output: Output = None,
+) -> None:
+    """Compare confirmed methods seed by seed: difference, interval, exact test.
+
+    Exit status 3 if the method is worse than a baseline, 0 if it holds.
+    """
+    from lmc_ray.tables import compare, compare_sheets, render
+
+    with _open(root, sweep) as database:
+        comparisons = compare(database, method, baseline, benchmark)
+    _put(render(compare_sheets(comparisons), form).encode(), output)
+    if any(each.worse for each in comparisons):
+        raise typer.Exit(3)
+
+
+@app.command()
 def verify(root: Root) -> None:
     """Check every file of the results: torn or missing files, duplicates, incomplete cells.
 
