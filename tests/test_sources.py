@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import os
 import pickle
 import threading
 from collections.abc import Iterator
@@ -487,6 +488,13 @@ def test_a_link_to_nowhere_is_named(tmp_path) -> None:
     assert reported(f"split-{tree}") == (
         f"cannot read {link}: No such file or directory; check the file and its permissions"
     )
+
+
+def test_names_of_files_that_are_no_utf_8(tmp_path) -> None:
+    plain = load(f"split-{write_tree(tmp_path / 'tree', TRAIN, TEST)}")
+    file = tmp_path / "tree" / "train" / "c1" / "0010.png"
+    file.rename(file.with_name(os.fsdecode(b"0010\xff.png")))
+    assert same_bits(plain, load(f"split-{tmp_path / 'tree'}"))
 
 
 @pytest.mark.parametrize("kept", [0, 30, 60, -30])
