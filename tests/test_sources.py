@@ -478,6 +478,8 @@ def test_rows_that_cannot_be_used(tmp_path) -> None:
     write_columns(file, {"image": [good], "label": ["cat"]})
     line = f"{file} row 0: the label is 'cat'; make it the class's number, from 0 on"
     assert reported(f"split-{tmp_path}") == line
+    write_columns(file, {"image": [good], "label": [2**64 - 1]})  # an unsigned column's -1
+    assert f"{file} row 0: the label is {2**64 - 1};" in reported(f"split-{tmp_path}")
 
 
 def test_a_link_to_nowhere_is_named(tmp_path) -> None:
