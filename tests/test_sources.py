@@ -27,7 +27,7 @@ from image_sources import (
 )
 from PIL import Image
 
-from lmc_ray.benchmarks import Benchmark, load
+from lmc_ray.benchmarks import Benchmark, defaults, load
 from lmc_ray.benchmarks.pictures import Picture, stacked
 from lmc_ray.benchmarks.protocol import Arrays, arrange
 from lmc_ray.errors import UserError
@@ -490,6 +490,12 @@ def test_a_link_to_nowhere_is_named(tmp_path) -> None:
     assert reported(f"split-{tree}") == (
         f"cannot read {link}: No such file or directory; check the file and its permissions"
     )
+
+
+def test_a_folder_that_is_called_digits_is_not_the_digits(tmp_path) -> None:
+    folder = write_tree(tmp_path / "digits", TRAIN, TEST)
+    assert load(f"rotated-{folder}").angle == 9
+    assert defaults(f"rotated-{folder}") == defaults("rotated-cifar10")
 
 
 def test_names_of_files_that_are_no_utf_8(tmp_path) -> None:
