@@ -12,6 +12,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given, settings
@@ -478,7 +479,8 @@ def test_rows_that_cannot_be_used(tmp_path) -> None:
     write_columns(file, {"image": [good], "label": ["cat"]})
     line = f"{file} row 0: the label is 'cat'; make it the class's number, from 0 on"
     assert reported(f"split-{tmp_path}") == line
-    write_columns(file, {"image": [good], "label": [2**64 - 1]})  # an unsigned column's -1
+    beyond = pa.array([2**64 - 1], pa.uint64())  # what -1 becomes in an unsigned column
+    write_columns(file, {"image": [good], "label": beyond})
     assert f"{file} row 0: the label is {2**64 - 1};" in reported(f"split-{tmp_path}")
 
 
