@@ -248,6 +248,26 @@ def test_more_gpus_than_there_are(
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
+def test_workers_find_the_same_folders(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """They run in other folders, and nothing replaces a ~ for them."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("lmc_ray.sweep.script.connect", lambda: Resources(2, 0.0, 1))
+    places = []
+
+    def look(runs, opened, store, workplace, *rest) -> bool:
+        places.append((store.root, workplace.results, workplace.data))
+        return True
+
+    monkeypatch.setattr("lmc_ray.sweep.script.run_sweep", look)
+    for folder, seen in (("~/mine", tmp_path / "home" / "mine"), ("here", tmp_path / "here")):
+        assert run("--smoke", "--results", folder, "--data", folder).status == 0
+        root, results, data = places.pop()
+        assert (Path(root).absolute(), results, data) == (seen, str(seen), str(seen))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "home"]
+
+
 # Scripts that users write
 
 OWN = """'''My sweep, on validation data.'''

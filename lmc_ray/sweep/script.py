@@ -116,6 +116,8 @@ def main(studies: Sequence[Study], *, trials: int = 20, seeds: int = 5) -> None:
             bool, typer.Option("--smoke", help="2 tasks, 2 trials, 1 seed: does it all work?")
         ] = False,
     ) -> None:
+        if results.startswith("~"):  # from a variable or in quotes: no shell has replaced it
+            results = str(Path(results).expanduser())
         if pareto not in (None, "accuracy,memory"):
             raise UserError(f"--pareto {pareto}: write --pareto accuracy,memory")
         given = dict(parse(setting) for setting in settings or [])
@@ -153,7 +155,7 @@ def main(studies: Sequence[Study], *, trials: int = 20, seeds: int = 5) -> None:
         workplace = Workplace(
             sweep=sweep,
             results=results if "://" in results else str(Path(results).resolve()),
-            data=str(Path(data).resolve()) if data else None,
+            data=str(Path(data).expanduser().resolve()) if data else None,
             source=_from_anywhere(benchmark),
         )
         whole = run_sweep(runs, opened, store, workplace, machine, resources, console)
