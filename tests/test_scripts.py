@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from lmc_ray.benchmarks import load
 from lmc_ray.sweep.cluster import Resources
 
 SWEEPS = Path(__file__).parent.parent / "sweeps"
@@ -137,6 +138,8 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "no number": (("--set", "learning_rate=fast"), "learning_rate must be a number"),
     "infinite": (("--set", "learning_rate=inf"), "learning_rate"),
     "not a number": (("--set", "learning_rate=nan"), "learning_rate"),
+    "much memory": (("--set", "memory_per_class=200"), "memory_per_class=200 is more than a cla"),
+    "memory up to much": (("--set", "memory_per_class=1:200"), "memory_per_class=200 is more"),
     "half a batch": (("--set", "batch_size=1.5"), "batch_size must be a whole number"),
     "choice": (("--set", "path_weight=exakt"), "path_weight 'exakt': did you mean 'exact'"),
     "preset": (("--preset", "autor"), "unknown preset 'autor': did you mean 'author'"),
@@ -246,6 +249,21 @@ def test_more_gpus_than_there_are(
     monkeypatch.setattr("lmc_ray.sweep.script.connect", lambda: Resources(2, gpus, 1))
     check_refused(run(*arguments), says)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_memory_that_the_classes_hold_or_that_is_drawn_with_replacement(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The training is then refused for want of a GPU, so the memory was not."""
+    monkeypatch.setattr("lmc_ray.sweep.script.connect", lambda: Resources(2, 0.0, 1))
+    least = load("rotated-digits").smallest_class
+    for settings in (
+        (f"memory_per_class=1:{least}",),
+        ("memory_per_class=2,500", "memory_draw=random"),
+    ):
+        given = [word for setting in settings for word in ("--set", setting)]
+        check_refused(run("--gpus-per-trial", "1", *given), "has 0 GPUs")
+    check_refused(run("--set", f"memory_per_class=1,{least + 1}"), f"{least} training images")
 
 
 def test_workers_find_the_same_folders(

@@ -69,6 +69,13 @@ class Benchmark:
         """SHA-256 (hex) of the source's decoded images and labels, train and test."""
         return self.source.fingerprint
 
+    @property
+    def smallest_class(self) -> int:
+        """Training images, without the held-out ones, of the class that has the fewest."""
+        counts = np.bincount(self.source.labels("train")[: self.source.train])
+        used = None if self.classes_per_task is None else self.tasks * self.classes_per_task
+        return int(counts[:used].min())
+
     def task_classes(self, task: int) -> list[int] | None:
         """The classes whose logits count in `task` (1-based); None where all do."""
         self._check(task)
