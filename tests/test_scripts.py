@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from lmc_ray.benchmarks import load
 from lmc_ray.sweep.cluster import Resources
 
 SWEEPS = Path(__file__).parent.parent / "sweeps"
@@ -143,6 +144,8 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "no number": (("--set", "learning_rate=fast"), "learning_rate must be a number"),
     "infinite": (("--set", "learning_rate=inf"), "learning_rate"),
     "not a number": (("--set", "learning_rate=nan"), "learning_rate"),
+    "much memory": (("--set", "memory_per_class=200"), "memory_per_class=200 is more than a cla"),
+    "memory up to much": (("--set", "memory_per_class=1:200"), "memory_per_class=200 is more"),
     "half a batch": (("--set", "batch_size=1.5"), "batch_size must be a whole number"),
     "choice": (("--set", "path_weight=exakt"), "path_weight 'exakt': did you mean 'exact'"),
     "preset": (("--preset", "autor"), "unknown preset 'autor': did you mean 'author'"),
@@ -252,6 +255,41 @@ def test_more_gpus_than_there_are(
     monkeypatch.setattr("lmc_ray.sweep.script.connect", lambda: Resources(2, gpus, 1))
     check_refused(run(*arguments), says)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_memory_that_the_classes_hold_or_that_is_drawn_with_replacement(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The training is then refused for want of a GPU, so the memory was not."""
+    monkeypatch.setattr("lmc_ray.sweep.script.connect", lambda: Resources(2, 0.0, 1))
+    least = load("rotated-digits").smallest_class
+    for settings in (
+        (f"memory_per_class=1:{least}",),
+        ("memory_per_class=2,500", "memory_draw=random"),
+    ):
+        given = [word for setting in settings for word in ("--set", setting)]
+        check_refused(run("--gpus-per-trial", "1", *given), "has 0 GPUs")
+    check_refused(run("--set", f"memory_per_class=1,{least + 1}"), f"{least} training images")
+
+
+def test_workers_find_the_same_folders(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """They run in other folders, and nothing replaces a ~ for them."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("lmc_ray.sweep.script.connect", lambda: Resources(2, 0.0, 1))
+    places = []
+
+    def look(runs, opened, store, workplace, *rest) -> bool:
+        places.append((store.root, workplace.results, workplace.data))
+        return True
+
+    monkeypatch.setattr("lmc_ray.sweep.script.run_sweep", look)
+    for folder, seen in (("~/mine", tmp_path / "home" / "mine"), ("here", tmp_path / "here")):
+        assert run("--smoke", "--results", folder, "--data", folder).status == 0
+        root, results, data = places.pop()
+        assert (Path(root).absolute(), results, data) == (seen, str(seen), str(seen))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "home"]
 
 
 # Scripts that users write

@@ -116,6 +116,8 @@ def main(studies: Sequence[Study], *, trials: int = 20, seeds: int = 5) -> None:
             bool, typer.Option("--smoke", help="2 tasks, 2 trials, 1 seed: does it all work?")
         ] = False,
     ) -> None:
+        if results.startswith("~"):  # from a variable or in quotes: no shell has replaced it
+            results = str(Path(results).expanduser())
         if pareto not in (None, "accuracy,memory"):
             raise UserError(f"--pareto {pareto}: write --pareto accuracy,memory")
         given = dict(parse(setting) for setting in settings or [])
@@ -138,6 +140,7 @@ def main(studies: Sequence[Study], *, trials: int = 20, seeds: int = 5) -> None:
         store = Store(results)
         for study in chosen:  # all that can be wrong, before anything is written or started
             StudyRun(study, protocol, 1 if replicas is None else replicas)
+            _check_memory(study, opened)
         if max_concurrent is not None and max_concurrent < 1:
             raise UserError(f"--max-concurrent must be at least 1, got {max_concurrent}")
         if gpus_per_trial is not None and not 0 <= gpus_per_trial < inf:
@@ -153,7 +156,7 @@ def main(studies: Sequence[Study], *, trials: int = 20, seeds: int = 5) -> None:
         workplace = Workplace(
             sweep=sweep,
             results=results if "://" in results else str(Path(results).resolve()),
-            data=str(Path(data).resolve()) if data else None,
+            data=str(Path(data).expanduser().resolve()) if data else None,
             source=_from_anywhere(benchmark),
         )
         whole = run_sweep(runs, opened, store, workplace, machine, resources, console)
@@ -226,6 +229,23 @@ def _open(
         network=built.name,
     )
     return place, benchmark
+
+
+def _check_memory(study: Study, benchmark: Benchmark) -> None:
+    """A memory that some class cannot fill; each trial would find out for itself, after training.
+
+    Raises:
+        UserError: the largest memory that the study may try is more than a class has.
+    """
+    wanted = study.space.get("memory_per_class", 0)
+    most = wanted.high if isinstance(wanted, Range) else wanted
+    most = max(most) if isinstance(most, list) else most
+    with_replacement = study.space.get("memory_draw") == "random"
+    if most > (least := benchmark.smallest_class) and not with_replacement:
+        raise UserError(
+            f"memory_per_class={most} is more than a class of {benchmark.name} has: {least}"
+            " training images; choose a smaller memory"
+        )
 
 
 def _machine(
