@@ -209,6 +209,31 @@ def benchmarks() -> None:
 
 
 @app.command()
+def validate(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE…", help="files for `ray up` or KubeRay")
+    ],
+) -> None:
+    """Check cluster files offline, before they cost or expose anything.
+
+    Ray's schema, the cloud's own model of the machines, file mounts (from the folder that `ray up`
+    is run in), open ports, authentication, and LMC_* on every node. Each finding names its line.
+    """
+    from lmc_ray.clusters import validate as findings_of
+
+    wrong = False
+    for file in files:
+        findings = findings_of(file)
+        wrong |= bool(findings)
+        for finding in findings:
+            typer.echo(f"{file}:{finding.line}: {finding.message}", err=True)
+        if not findings:
+            typer.echo(f"{file}: OK")
+    if wrong:
+        raise typer.Exit(2)
+
+
+@app.command()
 def bench(
     benchmark: Annotated[str, typer.Option(help="what to train on")] = "rotated-digits",
     method: Annotated[str, typer.Option(help="how")] = "stable-sgd",
