@@ -85,6 +85,9 @@ def main(studies: Sequence[Study], *, trials: int = 20, seeds: int = 5) -> None:
                 "--set", help="NAME=VALUE, NAME=LOW:HIGH[:log] or NAME=A,B,C; or METHOD.NAME=…"
             ),
         ] = None,
+        method: Annotated[
+            list[str] | None, typer.Option(help="Only this study of the script; may be repeated.")
+        ] = None,
         preset: Annotated[
             str | None,
             typer.Option(help="MC-SGD as author, cl-gym, sequel-torch or sequel-jax do it."),
@@ -124,7 +127,7 @@ def main(studies: Sequence[Study], *, trials: int = 20, seeds: int = 5) -> None:
             raise UserError(f"--pareto {pareto}: write --pareto accuracy,memory")
         given = dict(parse(setting) for setting in settings or [])
         wishes = _Wishes(benchmark, data, given, preset, pareto is not None)
-        chosen = _adjusted(studies, wishes)
+        chosen = _adjusted(_only(studies, method), wishes)
         place, opened = _open(benchmark, 2 if smoke else tasks, data, angle, network)
         protocol = Protocol(
             place=place,
@@ -170,6 +173,15 @@ def main(studies: Sequence[Study], *, trials: int = 20, seeds: int = 5) -> None:
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command(help=text)(command)
     run(app, script, sys.argv[1:])
+
+
+def _only(studies: Sequence[Study], methods: list[str] | None) -> list[Study]:
+    """The studies of these methods; None for all."""
+    names = [study.method for study in studies]
+    for method in methods or ():
+        if method not in names:
+            raise unknown("study", method, names)
+    return [study for study in studies if methods is None or study.method in methods]
 
 
 def _adjusted(studies: Sequence[Study], wishes: _Wishes) -> list[Study]:
