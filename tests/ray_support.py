@@ -136,6 +136,7 @@ def started(root: Path, *arguments: str, script: Path | None = None) -> Iterator
         arguments = (*SMALL_OPTIONS, *arguments)
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "LMC_"))} | {
         "LMC_CACHE": os.environ["LMC_CACHE"],
+        "LMC_LOGS": str(folder / "logs"),
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(SWEEPS.parent),  # this checkout, wherever the script lies
         "RAY_AUTH_MODE": "disabled",
@@ -170,7 +171,7 @@ def whole(root: Path, *arguments: str, script: Path | None = None) -> Ended:
     assert ended.status == 0, ended.err
     assert ended.err == ""
     assert not Store(str(root)).verify()
-    assert not (root / ".ray").exists(), "checkpoints stay behind"
+    assert not (root / ".checkpoints").exists(), "checkpoints stay behind"
     return ended
 
 

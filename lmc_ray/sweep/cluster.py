@@ -22,6 +22,8 @@ class Resources:
     cpus: int
     gpus: float
     nodes: int
+    joined: bool = False
+    """Whether it was there before us, and may serve others."""
 
 
 def connect() -> Resources:
@@ -34,8 +36,9 @@ def connect() -> Resources:
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    joined = "RAY_ADDRESS" in os.environ or HEAD_MARK.expanduser().exists()
     if not ray.is_initialized():
-        if "RAY_ADDRESS" in os.environ or HEAD_MARK.expanduser().exists():
+        if joined:
             ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), **quiet)
         else:
             # Where the machine has a network, Ray takes that address in place of 127.0.0.1 and
@@ -51,7 +54,7 @@ def connect() -> Resources:
             )
     total = ray.cluster_resources()
     nodes = sum(node["Alive"] for node in ray.nodes())
-    return Resources(int(total.get("CPU", 1)), float(total.get("GPU", 0)), nodes)
+    return Resources(int(total.get("CPU", 1)), float(total.get("GPU", 0)), nodes, joined)
 
 
 def check_shared(folder: str) -> None:
