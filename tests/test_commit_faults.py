@@ -1,6 +1,7 @@
 """A commit that dies, stalls or fails at any of its file operations shows all of a cell or nothing.
 
-Every operation is met: opening a file, half of a write, fsync, rename, making a folder. The processes here are real and die by SIGKILL; the full disk is a real one.
+Every operation is met: opening a file, half of a write, fsync, rename, making a folder. The
+processes here are real and die by SIGKILL; the full disk is a real one.
 """
 
 import os
