@@ -21,7 +21,7 @@ from lmc_ray.store import TABLES as SCHEMAS
 from lmc_ray.store import Store
 
 SWEEPS = Path(__file__).parent.parent / "sweeps"
-PATIENCE = 280.0
+PATIENCE = 600.0
 """Seconds to wait for anything; a busy machine needs many."""
 
 # What may differ between two runs of one cell: nothing that anybody would call a result.

@@ -23,7 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from lmc_ray.errors import UserError
 
 NAMESPACE = "lmc-ray"
-GRACE = 10.0
+GRACE = 5.0
 """Seconds that Ray may take to notice that the driver before us is dead."""
 
 

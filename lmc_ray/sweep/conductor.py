@@ -96,9 +96,9 @@ class Conductor(Searcher):
         """
         if not self.ready:
             self._advance()
+        self._commit()
         if self.problem:
             return Searcher.FINISHED
-        self._commit()
         if self.ready:
             self.running[trial_id] = self.ready.popleft()
             _, block = self.running[trial_id]
@@ -115,6 +115,7 @@ class Conductor(Searcher):
         """Take a block's outcomes, or its failure after all retries."""
         study, block = self.running.pop(trial_id)
         result = result or {}
+        _tell_resumed(block, result)
         outcomes: list[tuple[str, Outcome]] | None = result.get("outcomes")
         if "lost" in result:  # neither done nor failed: the next start runs it
             tell_block("not committed", block, result["lost"])
@@ -136,8 +137,8 @@ class Conductor(Searcher):
         if "waits" in result:
             tell_block("commit retried", block, result["waits"])
             self.hindered(result["waits"])
-        elif result.get("resumed") == result.get("task", 0) - 1:
-            tell_block("resumed", block, f"after task {result['resumed']} on {_host(result)}")
+        else:
+            _tell_resumed(block, result)
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its searcher so as to restore it; ours is rebuilt from the ledger."""
@@ -290,7 +291,15 @@ class Conductor(Searcher):
                 }
 
 
-def _tell_outcomes(block: Block, outcomes: Mapping[str, Outcome], result: dict[str, Any]) -> None:
+def _tell_resumed(block: Block, result: Mapping[str, Any]) -> None:
+    """With the first result after it."""
+    if result.get("resumed") and result["resumed"] == result["task"] - 1:
+        tell_block("resumed", block, f"after task {result['resumed']} on {_host(result)}")
+
+
+def _tell_outcomes(
+    block: Block, outcomes: Mapping[str, Outcome], result: Mapping[str, Any]
+) -> None:
     for status, event in _EVENTS.items():
         cells = [cell for cell, outcome in outcomes.items() if outcome.status == status]
         if cells:
