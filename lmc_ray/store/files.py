@@ -7,6 +7,7 @@ A data file appears whole or not at all, and never changes afterwards:
 """
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -100,11 +101,16 @@ def write_whole(filesystem: fs.FileSystem, path: str, data: bytes) -> None:
     temporary = f"{folder}/.{name}{TEMPORARY}"
     if isinstance(filesystem, fs.LocalFileSystem):
         _make_folder(Path(folder))
-        with Path(temporary).open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
+        try:
+            with Path(temporary).open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).replace(path)
+        except OSError:
+            with suppress(OSError):
+                Path(temporary).unlink()  # on a full disk it would take the room that is missing
+            raise
         _sync_folder(Path(folder))
     elif filesystem.type_name in _OBJECT_STORES:
         _write_stream(filesystem, path, data)

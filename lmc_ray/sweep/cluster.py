@@ -22,6 +22,8 @@ class Resources:
     cpus: int
     gpus: float
     nodes: int
+    joined: bool = False
+    """Whether it was there before us, and may serve others."""
 
 
 def connect() -> Resources:
@@ -34,15 +36,15 @@ def connect() -> Resources:
     Raises:
         UserError: LMC_MAX_CPUS or LMC_MAX_GPUS is no number.
     """
-    joins = "RAY_ADDRESS" in os.environ or HEAD_MARK.expanduser().exists()
-    most = {name: _most(name) if joins else 0 for name in ("CPU", "GPU")}
+    joined = "RAY_ADDRESS" in os.environ or HEAD_MARK.expanduser().exists()
+    most = {name: _most(name) if joined else 0 for name in ("CPU", "GPU")}
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Tune would otherwise write each result three times over, to files that nobody reads.
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     if not ray.is_initialized():
-        if joins:
+        if joined:
             ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), **quiet)
         else:
             # Where the machine has a network, Ray takes that address in place of 127.0.0.1 and
@@ -59,7 +61,7 @@ def connect() -> Resources:
     total = ray.cluster_resources()
     nodes = sum(node["Alive"] for node in ray.nodes())
     cpus, gpus = (max(total.get(name, 0), most[name]) for name in ("CPU", "GPU"))
-    return Resources(int(cpus), float(gpus), nodes)
+    return Resources(int(cpus), float(gpus), nodes, joined)
 
 
 def _most(name: str) -> int:
