@@ -17,7 +17,8 @@ def _between(default: float, low: float, high: float = float("inf"), **more: boo
 
 
 def _count(default: int | None, low: int) -> Any:
-    return field(default=default, metadata={"range": (low, float("inf"))})
+    """A whole number of no more than 32 bits: tensors and loops take no larger ones."""
+    return field(default=default, metadata={"range": (low, 2**31 - 1)})
 
 
 @dataclass(frozen=True, kw_only=True)
