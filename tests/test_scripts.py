@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 
 from lmc_ray.benchmarks import load
+from lmc_ray.sweep.cells import Outcome
 from lmc_ray.sweep.cluster import Resources
+from lmc_ray.sweep.study import StudyRun
 
 SWEEPS = Path(__file__).parent.parent / "sweeps"
 SCRIPTS = sorted(path.name for path in SWEEPS.glob("*.py"))
@@ -286,6 +288,27 @@ def test_workers_find_the_same_folders(
         root, results, data = places.pop()
         assert (Path(root).absolute(), results, data) == (seen, str(seen), str(seen))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "home"]
+
+
+def test_what_a_sweep_says_at_its_end(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Commands that can be pasted; and a method that is in no table is named."""
+    monkeypatch.setattr("lmc_ray.sweep.script.connect", lambda: Resources(2, 0.0, 1))
+
+    def all_diverge(runs: list[StudyRun], *rest) -> bool:
+        for study in runs:
+            while (block := study.next()) is not None:
+                study.tell(block, {cell.id: Outcome("diverged", 0.1, ()) for cell in block.cells})
+        return True
+
+    monkeypatch.setattr("lmc_ray.sweep.script.run_sweep", all_diverge)
+    ended = run("--results", "my results", "--trials", "2", script=SWEEPS / "continual.py")
+    assert ended.status == 0
+    assert "table 'my results' --what barriers" in ended.out
+    assert "query 'my results' \"SELECT" in ended.out
+    assert ended.err.startswith("Stable SGD: no trial came to its end")
+    assert len(ended.err.splitlines()) == 1  # naive SGD searches nothing, and is confirmed
 
 
 # Scripts that users write
