@@ -152,9 +152,8 @@ class Training:
         """Summary numbers of the method's own minimum; None unless the replica finished."""
         if record.status != "finished":
             return None
-        curve = self.curve(record)
-        if len(curve) < self.task:  # joint training has minima at the end only
-            return Summary(curve[-1], None, None, None)
+        if self.learner.minimum == "multitask":  # sees old tasks again, so it forgets nothing
+            return Summary(self.curve(record)[-1], None, None, None)
         return summarize(self._matrix(record))
 
     def state(self) -> dict[str, Any]:

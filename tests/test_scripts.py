@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 
 from lmc_ray.benchmarks import load
+from lmc_ray.sweep.cells import Outcome
 from lmc_ray.sweep.cluster import Resources
+from lmc_ray.sweep.study import StudyRun
 
 SWEEPS = Path(__file__).parent.parent / "sweeps"
 SCRIPTS = sorted(path.name for path in SWEEPS.glob("*.py"))
@@ -119,6 +121,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "too many classes": (("--benchmark", "split-digits", "--tasks", "6"), "tasks must be 1 to 5"),
     "half a task": (("--tasks", "1.5"), "--tasks"),
     "no seeds": (("--seeds", "0"), "--seeds must be at least 1, got 0"),
+    "seeds of the search": (("--seeds", "10001"), "--seeds must be at most 10000"),
     "minus a seed": (("--seeds", "-1"), "--seeds must be at least 1"),
     "minus a trial": (("--trials", "-1"), "--trials must be at least 0, got -1"),
     "many trials": (("--trials", "many"), "--trials"),
@@ -146,6 +149,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "no number": (("--set", "learning_rate=fast"), "learning_rate must be a number"),
     "infinite": (("--set", "learning_rate=inf"), "learning_rate"),
     "not a number": (("--set", "learning_rate=nan"), "learning_rate"),
+    "a batch of all the world": (("--set", f"batch_size={10**23}"), r"batch_size must be in \[1,"),
     "much memory": (("--set", "memory_per_class=200"), "memory_per_class=200 is more than a cla"),
     "memory up to much": (("--set", "memory_per_class=1:200"), "memory_per_class=200 is more"),
     "half a batch": (("--set", "batch_size=1.5"), "batch_size must be a whole number"),
@@ -292,6 +296,27 @@ def test_workers_find_the_same_folders(
         root, results, data = places.pop()
         assert (Path(root).absolute(), results, data) == (seen, str(seen), str(seen))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "home"]
+
+
+def test_what_a_sweep_says_at_its_end(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Commands that can be pasted; and a method that is in no table is named."""
+    monkeypatch.setattr("lmc_ray.sweep.script.connect", lambda: Resources(2, 0.0, 1))
+
+    def all_diverge(runs: list[StudyRun], *rest) -> bool:
+        for study in runs:
+            while (block := study.next()) is not None:
+                study.tell(block, {cell.id: Outcome("diverged", 0.1, ()) for cell in block.cells})
+        return True
+
+    monkeypatch.setattr("lmc_ray.sweep.script.run_sweep", all_diverge)
+    ended = run("--results", "my results", "--trials", "2", script=SWEEPS / "continual.py")
+    assert ended.status == 0
+    assert "table 'my results' --what barriers" in ended.out
+    assert "query 'my results' \"SELECT" in ended.out
+    assert ended.err.startswith("Stable SGD: no trial came to its end")
+    assert len(ended.err.splitlines()) == 1  # naive SGD searches nothing, and is confirmed
 
 
 # Scripts that users write

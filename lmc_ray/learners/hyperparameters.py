@@ -17,8 +17,11 @@ def _between(default: float, low: float, high: float = float("inf"), **more: boo
 
 
 def _count(default: int | None, low: int, **more: bool) -> Any:
-    """A whole number from `low` on; `later`: added when cells without it had been stored."""
-    return field(default=default, metadata={"range": (low, float("inf")), **more})
+    """A whole number of no more than 32 bits: tensors and loops take no larger ones.
+
+    `later`: added when cells without it had been stored.
+    """
+    return field(default=default, metadata={"range": (low, 2**31 - 1), **more})
 
 
 @dataclass(frozen=True, kw_only=True)

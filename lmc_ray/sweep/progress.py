@@ -66,7 +66,7 @@ class Progress:
             self._live.update(Text(line))
         elif now - self._printed >= PLAIN_EVERY or done == total:
             self._printed = now
-            self._console.print(line, highlight=False)
+            self._console.out(line, highlight=False)
 
 
 def _clock(seconds: float) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -166,6 +167,12 @@ def main(studies: Sequence[Study], *, trials: int = 20, seeds: int = 5) -> None:
         )
         whole = run_sweep(runs, opened, store, workplace, machine, resources, console)
         _report(console, store, sweep, results)
+        for title in _unconfirmed(runs):
+            print(
+                f"{title}: no trial came to its end (see trials), so none is confirmed: "
+                "change its space",
+                file=sys.stderr,
+            )
         if not whole:
             print(f"interrupted: the same command goes on (--name {sweep})", file=sys.stderr)
             raise typer.Exit(INTERRUPTED)
@@ -283,12 +290,19 @@ def _intent(studies: Sequence[StudyRun]) -> str:
     return f"{', '.join(parts)}; seeds: {studies[0].protocol.seeds}"
 
 
+def _unconfirmed(studies: Sequence[StudyRun]) -> list[str]:
+    """Methods that are in no table: all their trials have diverged, been pruned or failed."""
+    ended = [each for each in studies if each.stage == "done" and not each.chosen]
+    return [METHODS[each.study.method].title for each in ended]
+
+
 def _report(console: Console, store: Store, sweep: str, results: str) -> None:
     with store.database(sweep) as database:
         sheets = accuracy_sheets(database)
+    root = quote(results)
     # `out`, not `print`: a command to copy must not be broken into lines.
     console.out(f"\n{render(sheets, 'text')}")
     console.out(f"Results:     {results} (sweep {sweep})")
-    console.out(f"Next, paths: .venv/bin/lmc-ray table {results} --what barriers --sweep {sweep}")
+    console.out(f"Next, paths: .venv/bin/lmc-ray table {root} --what barriers --sweep {sweep}")
     sql = "SELECT method, avg(average_accuracy) FROM runs WHERE purpose = 'confirm' GROUP BY method"
-    console.out(f'or in SQL:   .venv/bin/lmc-ray query {results} "{sql}"')
+    console.out(f'or in SQL:   .venv/bin/lmc-ray query {root} "{sql}"')

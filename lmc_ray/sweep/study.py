@@ -89,6 +89,8 @@ class StudyRun:
         ):
             if number < least:
                 raise UserError(f"--{name} must be at least {least}, got {number}")
+        if protocol.seeds > SEARCH_SEEDS_FROM:
+            raise UserError(f"--seeds must be at most {SEARCH_SEEDS_FROM}, got {protocol.seeds}")
         self.study = study
         self.protocol = protocol
         self.space = distributions(study.method, study.space)
