@@ -77,6 +77,8 @@ def query(
 
     lmc-ray query results "SELECT method, avg(average_accuracy) FROM runs GROUP BY method"
     """
+    import pyarrow
+
     from lmc_ray.store.export import encode
 
     if views:
@@ -95,6 +97,11 @@ def query(
             data = encode(result, form, shutil.get_terminal_size().columns if on_terminal else None)
         except duckdb.Error as problem:
             raise _sql_problem(problem) from None
+        except (pyarrow.ArrowException, OverflowError) as problem:
+            raise UserError(
+                f"{form} has no place for a value of this type or size ({problem}): cast it, e.g."
+                " my_column::VARCHAR"
+            ) from None
     if form == "parquet" and on_terminal:
         raise UserError("Parquet is no text for a terminal: add -o FILE")
     _put(data, output)

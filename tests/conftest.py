@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -43,6 +44,10 @@ _CHECKED = [
     "lmc_ray.training",
 ]
 install_import_hook(_CHECKED, "shapes.check")
+
+# An example that takes long says that the machine is busy, and nothing of the code.
+hypothesis.settings.register_profile("busy", deadline=None)
+hypothesis.settings.load_profile("busy")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -97,6 +97,16 @@ def test_views_follow_their_stack_and_no_other() -> None:
     assert all((view == 9).all() for view in layout.views(stacks[0]).values())
 
 
+def test_a_last_batch_of_one_image_where_one_pixel_is_left_of_it() -> None:
+    """As with 8×8 digits: 1,257 training images in batches of 8 leave one."""
+    network = build("resnet18-2", (1, 8, 8), CLASSES)
+    theta = torch.stack([network.initial(torch.Generator().manual_seed(s)) for s in (1, 2)])
+    images, labels = torch.rand(2, 1, 1, 8, 8, dtype=torch.float64), torch.zeros(2, 1).long()
+    loss, gradient = network.loss_and_gradient(theta, images, labels)
+    assert loss.isfinite().all()
+    assert gradient.isfinite().all()
+
+
 @pytest.mark.parametrize("name", ["mlp-6", "resnet18-2"])
 def test_logits_can_be_differentiated_after_they_were_evaluated(name: str) -> None:
     network = net(name)

@@ -5,13 +5,14 @@ from math import prod, sqrt
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Generator, Tensor
-from torch.nn.functional import batch_norm, conv2d, cross_entropy
+from torch.nn.functional import conv2d, cross_entropy
 
 from lmc_ray.models.layout import Layout
 from lmc_ray.models.network import Factors
 
 STRIDES = (1, 2, 2, 2)
 BLOCKS = 2
+_EPSILON = 1e-5  # of batch normalisation, as in torch.nn.BatchNorm2d
 
 
 class ResNet18:
@@ -155,7 +156,10 @@ class ResNet18:
         def norm(x: Tensor, name: str | None = None) -> Tensor:
             scale = weights[f"{name}.scale"].flatten() if name else None
             shift = weights[f"{name}.shift"].flatten() if name else None
-            return batch_norm(x, None, None, scale, shift, training=True)
+            # Not torch.nn.functional's: it refuses a last batch of one image where one pixel is
+            # left of it. Alone it is its own mean, and 0 once normalised.
+            cudnn = torch.backends.cudnn.enabled
+            return torch.batch_norm(x, scale, shift, None, None, True, 0.1, _EPSILON, cudnn)
 
         x = images.transpose(0, 1).flatten(1, 2)
         x = norm(conv(x, "stem"), "stem").relu()

@@ -87,7 +87,7 @@ def _plain(value: Any) -> Any:
         case float():
             return value if math.isfinite(value) else None
         case Decimal():
-            return float(value)
+            return int(value) if value.as_tuple().exponent == 0 else float(value)
         case datetime.datetime() | datetime.date() | datetime.time():
             return value.isoformat()
         case bytes():
