@@ -1,4 +1,4 @@
-"""cluster/gpu.yaml launched against a local stand-in for AWS (moto): head and spot worker, and away.
+"""cluster/gpu.yaml launched against a stand-in for AWS (moto): head and spot worker, and away.
 
 Slow, and of use only after an edit of the file's cloud side: set LMC_TEST_LAUNCH=1 to run it.
 """
