@@ -5,7 +5,10 @@ far the loss of task 1 rises on the line from the first minimum to the last. Edi
 or override them: --set learning_rate=0.01:0.2:log --set dropout=0.1
 """
 
-from lmc_ray.sweep import Range, Study, main
+try:
+    from lmc_ray.sweep import Range, Study, main
+except ModuleNotFoundError as missing:
+    raise SystemExit(f"{missing}: install lmc-ray here (make sweep, or ray up)") from None
 
 STUDIES = [
     Study(

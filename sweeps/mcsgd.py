@@ -5,7 +5,10 @@ measures the linear paths between the minima of each seed. Edit the ranges below
 --set learning_rate=0.01:0.2:log --set line_samples=3,5,10 --set dropout=0.1
 """
 
-from lmc_ray.sweep import Range, Study, main
+try:
+    from lmc_ray.sweep import Range, Study, main
+except ModuleNotFoundError as missing:
+    raise SystemExit(f"{missing}: install lmc-ray here (make sweep, or ray up)") from None
 
 STUDIES = [
     Study(

@@ -4,7 +4,10 @@ Searches on validation data and confirms on fresh seeds and test data. Edit the 
 override them: --set multitask_schedule=growing --set examples_per_task=5000
 """
 
-from lmc_ray.sweep import Range, Study, main
+try:
+    from lmc_ray.sweep import Range, Study, main
+except ModuleNotFoundError as missing:
+    raise SystemExit(f"{missing}: install lmc-ray here (make sweep, or ray up)") from None
 
 STUDIES = [
     Study(

@@ -305,7 +305,7 @@ def test_a_dropped_connection(cluster: Machine) -> None:
     for pid in cluster.processes("ssh -tt"):
         cluster.run("kill", "-9", str(pid))
     process.wait(PATIENCE)
-    wait_until(lambda: not cluster.processes("continual.py"), "the driver lives on")
+    wait_until(lambda: not cluster.processes("node/continual.py"), "the driver lives on")
     store = Store(str(cluster.results))
     assert not [finding for finding in store.verify() if not finding.harmless]
     before = files(runs)
@@ -318,8 +318,8 @@ def test_a_dropped_connection(cluster: Machine) -> None:
 def test_tmux_goes_on_without_a_connection(cluster: Machine) -> None:
     said = cluster.submit("--tmux", "sweeps/mcsgd.py", "--smoke", "--name", "tmux")
     assert "ray attach" in said
-    wait_until(lambda: cluster.processes("mcsgd.py"), "it was not started")
-    wait_until(lambda: not cluster.processes("mcsgd.py"), "it does not end")
+    wait_until(lambda: cluster.processes("node/mcsgd.py"), "it was not started")
+    wait_until(lambda: not cluster.processes("node/mcsgd.py"), "it does not end")
     assert counts(cluster, "tmux") == counts(cluster, "first")
 
 
