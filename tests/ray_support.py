@@ -125,8 +125,7 @@ def clean_environment() -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(SWEEPS.parent),  # this checkout, wherever the script lies
         "RAY_AUTH_MODE": "disabled",
-        "RAY_agent_register_timeout_ms": str(round(1000 * PATIENCE)),  # else the raylet gives up
-        "RAY_raylet_start_wait_time_s": str(round(PATIENCE)),
+        "RAY_raylet_start_wait_time_s": "60",  # then the driver starts another
     }
 
 

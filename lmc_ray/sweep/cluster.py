@@ -4,15 +4,20 @@ import os
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray._private import ray_constants
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from lmc_ray.errors import UserError
+from lmc_ray.store.files import one_line
 
 # What the Ray cluster launcher leaves on the head node of a cluster that it made.
 HEAD_MARK = Path("~/ray_bootstrap_config.yaml")
+
+STARTS = 4
+"""How often a Ray of our own is started where it does not come up."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +46,24 @@ def connect() -> Resources:
         if joined:
             ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), **quiet)
         else:
-            # Where the machine has a network, Ray takes that address in place of 127.0.0.1 and
-            # listens on every interface, unless told that clusters are off. It reads the variable
-            # for that (RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0) when imported, which is past.
-            ray_constants.ENABLE_RAY_CLUSTER = False
+            _start_here(quiet)
+    total = ray.cluster_resources()
+    nodes = sum(node["Alive"] for node in ray.nodes())
+    return Resources(int(total.get("CPU", 1)), float(total.get("GPU", 0)), nodes, joined)
+
+
+def _start_here(quiet: dict[str, Any]) -> None:
+    """Start a Ray of our own.
+
+    Raises:
+        UserError: it did not start: a raylet gives up where its helpers take more than 15 s.
+    """
+    # Where the machine has a network, Ray takes that address in place of 127.0.0.1 and listens on
+    # every interface, unless told that clusters are off. It reads the variable for that
+    # (RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0) when imported, which is past.
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    for left in reversed(range(STARTS)):
+        try:
             ray.init(
                 address="local",
                 include_dashboard=False,
@@ -52,9 +71,14 @@ def connect() -> Resources:
                 _node_ip_address="127.0.0.1",
                 **quiet,
             )
-    total = ray.cluster_resources()
-    nodes = sum(node["Alive"] for node in ray.nodes())
-    return Resources(int(total.get("CPU", 1)), float(total.get("GPU", 0)), nodes, joined)
+            return
+        except Exception as problem:  # Ray has no class of its own for it
+            ray.shutdown()
+            if not left:
+                raise UserError(
+                    f"Ray did not start in {STARTS} tries, this machine may be too busy"
+                    f" ({one_line(problem)}): run the same command again"
+                ) from None
 
 
 def check_shared(folder: str) -> None:
