@@ -180,7 +180,7 @@ class _Log(Callback):
         """The block has lost its worker, or its worker an error."""
         failures = f"failure {trial.run_metadata.num_failures} of {MAX_FAILURES + 1} at most"
         # Tune adds each failure to a file: a heading, then a dead worker's message or a traceback.
-        told = Path(trial.error_file).read_text()
+        told = Path(trial.error_file).read_text() if trial.error_file else ""
         lines = told.rpartition("Failure #")[2].strip().splitlines()[1:] or ["?"]
         reason = lines[-1] if any("Traceback" in line for line in lines) else lines[0]
         tell_block("tried again", trial.config["block"], f"{failures}: {reason}")
