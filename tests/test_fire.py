@@ -128,6 +128,7 @@ def test_workers_killed_at_every_operation_of_a_commit(calm: Calm, tmp_path: Pat
     check_undisturbed(root, ended, calm)
     again = [line for line in log(root) if line.startswith("tried again")]
     assert len(again) >= OPERATIONS
+    assert all("(failure 1 of 4 at most: The actor " in line for line in again[:1])
     assert all(re.search(r": [0-9a-f]{32}( [0-9a-f]{32})*$", line) for line in again)
 
 

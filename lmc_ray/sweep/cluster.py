@@ -4,15 +4,20 @@ import os
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray._private import ray_constants
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from lmc_ray.errors import UserError
+from lmc_ray.store.files import one_line
 
 # What the Ray cluster launcher leaves on the head node of a cluster that it made.
 HEAD_MARK = Path("~/ray_bootstrap_config.yaml")
+
+STARTS = 4
+"""How often a Ray of our own is started where it does not come up."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ def connect() -> Resources:
     a sweep begins, there may be none yet.
 
     Raises:
-        UserError: LMC_MAX_CPUS or LMC_MAX_GPUS is no number.
+        UserError: LMC_MAX_CPUS or LMC_MAX_GPUS is no number, or Ray does not start.
     """
     joined = "RAY_ADDRESS" in os.environ or HEAD_MARK.expanduser().exists()
     most = {name: _most(name) if joined else 0 for name in ("CPU", "GPU")}
@@ -42,22 +47,14 @@ def connect() -> Resources:
     # Tune would otherwise write each result three times over, to files that nobody reads.
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    # A lost worker is no news for the terminal; the log has it.
+    os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     if not ray.is_initialized():
         if joined:
             ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), **quiet)
         else:
-            # Where the machine has a network, Ray takes that address in place of 127.0.0.1 and
-            # listens on every interface, unless told that clusters are off. It reads the variable
-            # for that (RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0) when imported, which is past.
-            ray_constants.ENABLE_RAY_CLUSTER = False
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                object_store_memory=100 * 2**20,  # results go to Parquet, not through Ray
-                _node_ip_address="127.0.0.1",
-                **quiet,
-            )
+            _start_here(quiet)
     total = ray.cluster_resources()
     nodes = sum(node["Alive"] for node in ray.nodes())
     cpus, gpus = (max(total.get(name, 0), most[name]) for name in ("CPU", "GPU"))
@@ -69,6 +66,35 @@ def _most(name: str) -> int:
     if not value.isdecimal():
         raise UserError(f"LMC_MAX_{name}S must be a whole number, got '{value}'")
     return int(value)
+
+
+def _start_here(quiet: dict[str, Any]) -> None:
+    """Start a Ray of our own.
+
+    Raises:
+        UserError: it did not start: a raylet gives up where its helpers take more than 15 s.
+    """
+    # Where the machine has a network, Ray takes that address in place of 127.0.0.1 and listens on
+    # every interface, unless told that clusters are off. It reads the variable for that
+    # (RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0) when imported, which is past.
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    for left in reversed(range(STARTS)):
+        try:
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                object_store_memory=100 * 2**20,  # results go to Parquet, not through Ray
+                _node_ip_address="127.0.0.1",
+                **quiet,
+            )
+            return
+        except Exception as problem:  # Ray has no class of its own for it
+            ray.shutdown()
+            if not left:
+                raise UserError(
+                    f"Ray did not start in {STARTS} tries, this machine may be too busy"
+                    f" ({one_line(problem)}): run the same command again"
+                ) from None
 
 
 def check_shared(folder: str) -> None:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -178,8 +179,11 @@ class _Log(Callback):
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The block has lost its worker, or its worker an error."""
         failures = f"failure {trial.run_metadata.num_failures} of {MAX_FAILURES + 1} at most"
-        last = str(trial.get_error()).strip().splitlines()[-1:]
-        tell_block("tried again", trial.config["block"], f"{failures}: {''.join(last)}")
+        # Tune adds each failure to a file: a heading, then a dead worker's message or a traceback.
+        told = Path(trial.error_file).read_text() if trial.error_file else ""
+        lines = told.rpartition("Failure #")[2].strip().splitlines()[1:] or ["?"]
+        reason = lines[-1] if any("Traceback" in line for line in lines) else lines[0]
+        tell_block("tried again", trial.config["block"], f"{failures}: {reason}")
 
 
 def _trial_name(trial: Any) -> str:
