@@ -85,6 +85,7 @@ class StackTrainable(tune.Trainable):
         self.started_at = datetime.now(UTC)
         torch.set_num_threads(self.workplace.threads)
         place = self.block.cells[0].place
+        check_code(self.block.cells[0])
         self.training = training_of(self.block, benchmark_at(self.workplace, place))
 
 
@@ -108,6 +109,19 @@ def benchmark_at(workplace: Workplace, place: Place) -> Benchmark:
             " driver's: give all nodes the same files"
         )
     return benchmark
+
+
+def check_code(cell: Cell) -> None:
+    """A nightly cell names the code that it is to measure: this worker must have the same.
+
+    Raises:
+        UserError: it has other code than the driver.
+    """
+    if cell.version not in (None, version()):
+        raise UserError(
+            f"node {socket.gethostname()} has lmc-ray {version()}, the driver {cell.version}:"
+            " install the same on all nodes"
+        )
 
 
 def training_of(block: Block, benchmark: Benchmark) -> Training:
@@ -158,6 +172,7 @@ def _run(block: Block, cell: Cell, training: Training, record: Record) -> dict[s
         "tasks_completed": record.tasks_completed,
         "study": block.study,
         "trial": block.trial,
+        "night": cell.night,
         "method": cell.method,
         **asdict(cell.place),
         **asdict(cell.hyperparameters),
