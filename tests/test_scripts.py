@@ -132,6 +132,12 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "no name": (("--set", "0.1"), "--set 0.1: write NAME=VALUE"),
     "half a range": (("--set", "learning_rate=0.1:"), "a range is LOW:HIGH"),
     "unknown name": (("--set", "lerning_rate=0.1"), "did you mean 'learning_rate'"),
+    "unknown name of a method": (
+        ("--set", "stable-sgd.lerning_rate=0.1"),
+        "unknown hyperparameter 'lerning_rate': did you mean 'learning_rate'",
+    ),
+    "another method's name": (("--set", "stable-sgd.line_samples=3"), "'line_samples'"),
+    "method not in the sweep": (("--set", "stable.dropout=0.1"), "did you mean 'stable-sgd'"),
     "out of range": (("--set", "dropout=1.5"), r"dropout must be in \[0, 1\), got 1.5"),
     "range out of range": (("--set", "dropout=0.1:1.5"), "dropout must be in"),
     "no number": (("--set", "learning_rate=fast"), "learning_rate must be a number"),

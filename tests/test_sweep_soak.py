@@ -276,6 +276,15 @@ def test_presets(tmp_path: Path, preset: str) -> None:
     assert query(root, sql) == [("sum", start)]
 
 
+def test_a_setting_may_name_its_method(tmp_path: Path) -> None:
+    root = tmp_path / "results"
+    sizes = ("batch_size=32", "mcsgd.batch_size=16", "naive-sgd.batch_size=128")
+    settings = [word for size in sizes for word in ("--set", size)]
+    whole(root, *settings, "--trials", "1", "--seeds", "1", "--tasks", "2")
+    found = query(root, "SELECT DISTINCT method, batch_size FROM runs ORDER BY method")
+    assert found == [("mcsgd", 16), ("naive-sgd", 128), ("stable-sgd", 32)]
+
+
 def test_a_sweep_whose_every_cell_diverges(tmp_path: Path) -> None:
     root = tmp_path / "results"
     ended = whole(root, *NAME, "--set", "learning_rate=1e30", "--trials", "2", "--seeds", "2")

@@ -185,19 +185,17 @@ def _adjusted(studies: Sequence[Study], wishes: _Wishes) -> list[Study]:
     adjusted = []
     for study in studies:
         space: dict[str, Any] = {"epochs": epochs, **study.space}
-        if study.pinned:
-            adjusted.append(replace(study, space=space))
-            continue
-        if wishes.preset and study.method == "mcsgd":
-            space |= preset_values(wishes.preset, family)
-        if wishes.pareto and study.method == "mcsgd":
-            space["memory_per_class"] = _searched(space.get("memory_per_class"), PARETO_MEMORY)
-        own, prefix = fields[study.method], f"{study.method}."
-        space |= {name: value for name, value in wishes.settings.items() if name in own}
+        if not study.pinned:
+            if wishes.preset and study.method == "mcsgd":
+                space |= preset_values(wishes.preset, family)
+            if wishes.pareto and study.method == "mcsgd":
+                space["memory_per_class"] = _searched(space.get("memory_per_class"), PARETO_MEMORY)
+            own = fields[study.method]
+            space |= {name: value for name, value in wishes.settings.items() if name in own}
         space |= {  # what names the method outweighs what does not
-            name.removeprefix(prefix): value
+            name.removeprefix(f"{study.method}."): value
             for name, value in wishes.settings.items()
-            if name.startswith(prefix)
+            if name.startswith(f"{study.method}.")
         }
         adjusted.append(replace(study, space=space))
     return adjusted

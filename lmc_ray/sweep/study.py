@@ -31,7 +31,7 @@ class Study:
     first: Sequence[Mapping[str, Any]] = ()
     """Settings to try before the sampler proposes, e.g. the paper's, where the space holds them."""
     pinned: bool = False
-    """True: --set and --preset leave this study as the script has it."""
+    """True: --preset, and a --set that does not name the method, leave this study alone."""
     trials: int | None = None
     """Search trials at most; None: as many as the sweep's --trials."""
 
