@@ -1,17 +1,17 @@
 """Whether tonight's seeds are worse than those before: two comparisons and a rule.
 
-Both tests ask, one-sided, whether the mean has dropped, by Student's t. The seeds before (fresh ones
-of earlier nights and confirmed ones, N of them) say how much seeds scatter: their sample variance s²
-with N - 1 degrees of freedom.
-- Fresh seeds, k of them, are new draws: two samples. Variance of the difference of means (Welch):
-  max(s²_tonight, s²)/k + s²/N.
-- Anchors are the same seeds every night, and equal to the bit while code and machine stay the same.
-  A change that only rounds otherwise draws each anchor's accuracy anew, at worst independent of its
-  seed; so a paired difference has at most twice a seed's variance. Variance of the mean of a pairs:
-  max(s²_pairs, 2·s²)/a.
-Where nothing has changed, neither variance is less than the one whose test is exact: a p-value below
-q comes with probability q at most. Tonight's own variance counts only where it is the larger one: of
-few seeds it is too often too small (two equal accuracies have none).
+Both tests ask, one-sided, whether the mean has dropped, by Student's t. The seeds before (fresh
+ones of earlier nights and confirmed ones, N of them) say how much seeds scatter: their sample
+variance s² with N - 1 degrees of freedom.
+- Fresh seeds, k of them, are new draws: two samples. The variance of the difference of means is
+  Welch's, max(s²_tonight, s²)/k + s²/N.
+- Anchors are the same seeds every night, equal to the bit while code and machine stay the same. A
+  change that only rounds otherwise draws each anchor's accuracy anew, at worst independent of its
+  seed; so a paired difference has at most twice a seed's variance. The variance of the mean of a
+  pairs is max(s²_pairs, 2·s²)/a.
+Where nothing has changed, neither is less than the variance with which the test is exact, so a
+p-value below q comes with probability q at most. Tonight's own variance counts only where it is the
+larger one: of few seeds it is too often too small (two equal accuracies have none).
 
 Everything here takes leading dimensions, so that thousands of nights can be simulated at once.
 """
@@ -75,9 +75,9 @@ def compare_anchors(differences: Floats, before: Floats) -> Comparison:
     """
     _count(before, FEWEST_BEFORE)
     own = np.maximum(_variance(differences), 2 * _variance(before - before[..., :1]))
-    return _comparison(
-        differences.mean(-1), own / _count(differences, 1), before.shape[-1] - 1
-    )
+    # Equal to the bit: nothing has changed, and that is certain.
+    own = np.where((differences == 0).all(-1), 0.0, own)
+    return _comparison(differences.mean(-1), own / _count(differences, 1), before.shape[-1] - 1)
 
 
 def regressed(

@@ -2,6 +2,7 @@
 
 from lmc_ray.tables.accuracy import AccuracyRow, accuracy_rows, accuracy_sheets
 from lmc_ray.tables.barriers import BarriersRow, barriers_rows, barriers_sheets
+from lmc_ray.tables.nights import night_sheet
 from lmc_ray.tables.pending import pending
 from lmc_ray.tables.sheet import Sheet, render
 
@@ -13,6 +14,7 @@ __all__ = [
     "accuracy_sheets",
     "barriers_rows",
     "barriers_sheets",
+    "night_sheet",
     "pending",
     "render",
 ]
