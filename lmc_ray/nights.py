@@ -51,6 +51,7 @@ def compare_fresh(tonight: Floats, before: Floats) -> Comparison:
     Raises:
         ValueError: fewer than `FEWEST_BEFORE` seeds before, or none tonight.
     """
+    _check(tonight, before)
     # Against one of the values themselves, so that equal ones differ by exactly nothing.
     origin = before[..., :1]
     tonight, before = tonight - origin, before - origin
@@ -58,7 +59,7 @@ def compare_fresh(tonight: Floats, before: Floats) -> Comparison:
     own = np.maximum(_variance(tonight), scatter)
     return _comparison(
         tonight.mean(-1) - before.mean(-1),
-        own / _count(tonight, 1) + scatter / _count(before, FEWEST_BEFORE),
+        own / tonight.shape[-1] + scatter / before.shape[-1],
         before.shape[-1] - 1,
     )
 
@@ -73,11 +74,11 @@ def compare_anchors(differences: Floats, before: Floats) -> Comparison:
     Raises:
         ValueError: fewer than `FEWEST_BEFORE` seeds before, or no anchors.
     """
-    _count(before, FEWEST_BEFORE)
+    _check(differences, before)
     own = np.maximum(_variance(differences), 2 * _variance(before - before[..., :1]))
     # Equal to the bit: nothing has changed, and that is certain.
     own = np.where((differences == 0).all(-1), 0.0, own)
-    return _comparison(differences.mean(-1), own / _count(differences, 1), before.shape[-1] - 1)
+    return _comparison(differences.mean(-1), own / differences.shape[-1], before.shape[-1] - 1)
 
 
 def regressed(
@@ -118,8 +119,7 @@ def _variance(values: Floats) -> Floats:
     return values.var(-1, ddof=1)
 
 
-def _count(values: Floats, least: int) -> int:
-    count = values.shape[-1]
-    if count < least:
-        raise ValueError(f"{count} seeds, and {least} are needed")
-    return count
+def _check(tonight: Floats, before: Floats) -> None:
+    for values, least in ((tonight, 1), (before, FEWEST_BEFORE)):
+        if values.shape[-1] < least:
+            raise ValueError(f"{values.shape[-1]} seeds where at least {least} are needed")

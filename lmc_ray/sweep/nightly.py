@@ -5,6 +5,7 @@ import inspect
 import sys
 import uuid
 from collections.abc import Sequence
+from math import inf
 from pathlib import Path
 from typing import Annotated
 
@@ -100,11 +101,12 @@ def main(
         for option, value, least in (
             ("seeds-per-night", seeds_per_night, 1),
             ("window", window, 1),
-            ("max-concurrent", max_concurrent or 1, 1),
-            ("replicas", replicas or 1, 1),
+            ("max-concurrent", max_concurrent, 1),
+            ("replicas", replicas, 1),
+            ("gpus-per-trial", gpus_per_trial, 0),
         ):
-            if value < least:
-                raise UserError(f"--{option} must be at least {least}, got {value}")
+            if value is not None and not least <= value < inf:
+                raise UserError(f"--{option} must be at least {least}, got {value:g}")
         if not 0 < false_alarms < 1:
             raise UserError(f"--false-alarms must be in (0, 1), got {false_alarms:g}")
         if not 0 <= minimum_effect < 100:
