@@ -138,16 +138,19 @@ def main(
                     data=str(Path(data).resolve()) if data else None,
                     source=place.source,
                 )
+                whole = False
                 try:
                     whole = run_sweep(
                         group, place.benchmark, store, workplace, machine, resources, console
                     )
                 except RuntimeError as problem:  # the other benchmarks still have their night
                     problems.append(" ".join(str(problem).split()))
-                else:
-                    if not whole:
-                        problems.append("interrupted")
-                        break
+                    continue
+                except KeyboardInterrupt:
+                    pass
+                if not whole:
+                    problems.append("interrupted")
+                    break
             history = _history(store, sweep, nightly)
             ended = [each for each in runs if history.whole(each)]
             rows = [history.row(each, rule, 2 * len(chosen)) for each in ended]
