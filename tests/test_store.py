@@ -256,6 +256,7 @@ def rows_with_paths(name: str) -> Rows:
         "paths": path(line, 5),
         "barriers": [line],
         "trials": [trial(0)],
+        "nights": [{"night": "2026-11-24", "method": "mcsgd", "benchmark": "rotated-digits"}],
     }
 
 
@@ -269,11 +270,12 @@ def test_a_half_written_file_breaks_nothing_else(
     store.commit("s", "c", rows_with_paths("y"))
     file = Path(store.root) / table / "sweep=s" / "a.parquet"
     os.truncate(file, int(keep * file.stat().st_size))
-    attempts = [("a",)] if table == "trials" else [("b",)]
+    attempts = [("a",)] if table in ("trials", "nights") else [("b",)]
     for other in ("accuracies", "paths", "barriers"):
         assert ask(store, f"SELECT DISTINCT attempt FROM {other} WHERE cell_id = 'x'") == attempts
     assert ask(store, "SELECT cell_id FROM runs ORDER BY 1") == [("x",), ("y",)]
     assert ask(store, "SELECT count(*) FROM trials") == [(1,)]
+    assert ask(store, "SELECT count(*) FROM nights") == [(1,)]
     assert "lmc-ray verify" in caplog.text
     found = [finding for finding in store.verify() if not finding.harmless]
     assert str(file) in {finding.file for finding in found}
@@ -547,7 +549,7 @@ def full_rows(names: list[str]) -> Rows:
     rows: Rows = {table: [] for table in COUNTS}
     for name in names:
         for table, some in rows_with_paths(name).items():
-            if table != "trials":
+            if table in rows:
                 rows[table] += some
     return rows
 

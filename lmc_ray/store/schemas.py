@@ -228,10 +228,47 @@ TABLES: Mapping[str, Table] = {
         ),
         ("study", "number"),
     ),
+    "nights": Table(
+        "one method on one benchmark in one night, beside the nights before",
+        _schema(
+            _column("sweep", TEXT),
+            _ATTEMPT,
+            _column("night", TEXT, "UTC date"),
+            _column("method", TEXT),
+            _column("benchmark", TEXT),
+            _column("configuration", TEXT, "all but seed, night and code, as canonical JSON"),
+            _column("seeds", INT, "fresh seeds of that night"),
+            _column("mean", REAL, "their accuracy; fraction, diverged seeds at chance"),
+            _column("low", REAL, "lower end of the 95 % interval of the mean"),
+            _column("high", REAL),
+            _column("earlier_seeds", INT, "of earlier nights and confirmed: compared with"),
+            _column("difference", REAL, "mean minus that of the earlier seeds; null: too few"),
+            _column("difference_low", REAL, "lower end of its 95 % interval"),
+            _column("difference_high", REAL),
+            _column("p", REAL, "of a drop by chance, times `comparisons`"),
+            _column("anchors", INT, "seeds that every night trains again"),
+            _column("anchor_difference", REAL, "mean over anchors, each minus itself before"),
+            _column("anchor_low", REAL),
+            _column("anchor_high", REAL),
+            _column("anchor_p", REAL, "of a drop by chance, times `comparisons`"),
+            _column("comparisons", INT, "methods × benchmarks × 2: what p is corrected for"),
+            _column("false_alarms", REAL, "a night's rate of them: regressed means p below it,"),
+            _column("minimum_effect", REAL, "and a drop of more than this; fraction"),
+            _column("verdict", TEXT, "fine or regressed"),
+            _column("version", TEXT),
+            _column("git_commit", TEXT),
+            _column("cells", pa.list_(TEXT), "the fresh seeds' cells"),
+            _column("anchor_cells", pa.list_(TEXT)),
+        ),
+        ("night", "method", "benchmark"),
+    ),
 }
 
+# The tables whose rows belong to no cell: each of their files is a mark of its own.
+LOOSE_TABLES = ("trials", "nights")
+
 # The tables whose rows count only through their cell's row in `runs`.
-CELL_TABLES = tuple(name for name in TABLES if name not in ("runs", "trials"))
+CELL_TABLES = tuple(name for name in TABLES if name not in ("runs", *LOOSE_TABLES))
 
 # The columns of `runs` that two cells of one method must share to be seeds of one configuration.
 CONFIGURATION = tuple(field.name for field in (*_MEASURED_ON, *_HYPERPARAMETERS))

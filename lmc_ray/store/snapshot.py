@@ -61,11 +61,11 @@ def cells(filesystem: fs.FileSystem, base: str, sweep: str | None) -> Snapshot:
     return Snapshot(runs, tables)
 
 
-def trials(filesystem: fs.FileSystem, base: str, sweep: str | None) -> pa.Table:
-    """The trials that can be seen of one sweep, or of all; the same errors."""
-    found, damaged = read_all(filesystem, "trials", data_files(filesystem, base, "trials", sweep))
+def loose(filesystem: fs.FileSystem, base: str, table: str, sweep: str | None) -> pa.Table:
+    """The visible rows of a table without cells, of one sweep or of all; the same errors."""
+    found, damaged = read_all(filesystem, table, data_files(filesystem, base, table, sweep))
     _warn(damaged)
-    return _first_of("trials", [content.rows for content in found])
+    return _first_of(table, [content.rows for content in found])
 
 
 def data_files(

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from lmc_ray.errors import UserError
 from lmc_ray.store import commit, snapshot
 from lmc_ray.store.files import one_line, open_root, write_whole
-from lmc_ray.store.schemas import CELL_TABLES
+from lmc_ray.store.schemas import CELL_TABLES, LOOSE_TABLES
 from lmc_ray.store.verify import Finding, verify_cells, verify_files
 
 if TYPE_CHECKING:
@@ -56,13 +56,14 @@ class Store:
             sweep: a plain name.
             attempt: a name that no other commit has (a UUID).
             rows: by table; `sweep` and `attempt` are added here, a missing column becomes null.
-                Every cell needs its row in `runs`. Trials have no cell and may come alone.
+                Every cell needs its row in `runs`. Trials and nights have no cell and may come
+                alone.
 
         Raises:
             ValueError: an unknown table or column, a value of a wrong type, a row of a cell that
                 is not in `runs`, two rows of one key. Nothing was written.
             OSError: a file could not be written. Nothing of the cells is visible, unless only the
-                file of `trials`, the last one, failed.
+                file of `trials` or `nights`, the last ones, failed.
         """
         commit.commit(self._filesystem, self._base, sweep, attempt, rows)
 
@@ -70,7 +71,7 @@ class Store:
         """The sweeps with anything committed, by name."""
         marks = [
             file.sweep
-            for table in ("runs", "trials")
+            for table in ("runs", *LOOSE_TABLES)
             for file in snapshot.data_files(self._filesystem, self._base, table, None)
         ]
         return sorted(set(marks))
@@ -96,7 +97,8 @@ class Store:
         connection.register("runs", seen.runs)
         for name, rows in seen.tables.items():
             connection.register(name, rows)
-        connection.register("trials", snapshot.trials(self._filesystem, self._base, sweep))
+        for table in LOOSE_TABLES:
+            connection.register(table, snapshot.loose(self._filesystem, self._base, table, sweep))
         connection.execute("SET enable_external_access = false")
         connection.execute("SET TimeZone = 'UTC'")
         return connection

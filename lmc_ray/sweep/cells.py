@@ -37,12 +37,16 @@ class Cell:
     place: Place
     hyperparameters: SGD
     seed: int
-    purpose: Literal["search", "confirm"]
+    purpose: Literal["search", "confirm", "nightly"]
     path_points: int = 0
+    night: str | None = None
+    """A nightly cell's UTC date: what ran on another night is another cell, and is run again."""
+    version: str | None = None
+    """A nightly cell's code: a night belongs to one version of the package."""
 
     @property
     def split(self) -> Literal["validation", "test"]:
-        """A search never sees test data; a confirmation trains on all training data."""
+        """A search never sees test data; a confirmation or a night trains on all training data."""
         return "validation" if self.purpose == "search" else "test"
 
     @cached_property
@@ -51,8 +55,9 @@ class Cell:
 
         Not in it: device, stack and batching of seeds. A hyperparameter marked `later` (added after
         cells had been stored) is left out while it has its default, the old behaviour, so that old
-        ids stay.
+        ids stay. So are night and version, which only nightly cells have.
         """
+        nightly = {"night": self.night, "version": self.version} if self.night else {}
         return {
             "method": self.method,
             **asdict(self.place),
@@ -62,6 +67,7 @@ class Cell:
             "purpose": self.purpose,
             "seed": self.seed,
             "split": self.split,
+            **nightly,
         }
 
     @cached_property

@@ -188,7 +188,7 @@ class _Log(Callback):
 
 def _trial_name(trial: Any) -> str:
     block: Block = trial.config["block"]
-    purpose = "confirm" if block.trial is None else f"trial {block.trial}"
+    purpose = block.cells[0].purpose if block.trial is None else f"trial {block.trial}"
     return f"{block.study} {purpose}"
 
 

@@ -129,7 +129,7 @@ def main(studies: Sequence[Study], *, trials: int = 20, seeds: int = 5) -> None:
         given = dict(parse(setting) for setting in settings or [])
         wishes = _Wishes(benchmark, data, given, preset, pareto is not None)
         chosen = _adjusted(_only(studies, method), wishes)
-        place, opened = _open(benchmark, 2 if smoke else tasks, data, angle, network)
+        place, opened = open_place(benchmark, 2 if smoke else tasks, data, angle, network)
         protocol = Protocol(
             place=place,
             trials=2 if smoke else trials,
@@ -154,7 +154,7 @@ def main(studies: Sequence[Study], *, trials: int = 20, seeds: int = 5) -> None:
         store.check_writable()
 
         resources = connect()
-        machine = _machine(resources, place.network, gpus_per_trial, max_concurrent)
+        machine = machine_for(resources, place.network, gpus_per_trial, max_concurrent)
         stack = replicas or (32 if machine.gpus_per_trial else 2)
         runs = [StudyRun(study, protocol, stack) for study in chosen]
         console = Console(highlight=False)
@@ -163,7 +163,7 @@ def main(studies: Sequence[Study], *, trials: int = 20, seeds: int = 5) -> None:
             sweep=sweep,
             results=results if "://" in results else str(Path(results).resolve()),
             data=str(Path(data).expanduser().resolve()) if data else None,
-            source=_from_anywhere(benchmark),
+            source=from_anywhere(benchmark),
         )
         whole = run_sweep(runs, opened, store, workplace, machine, resources, console)
         _report(console, store, sweep, results)
@@ -225,7 +225,7 @@ def _adjusted(studies: Sequence[Study], wishes: _Wishes) -> list[Study]:
     return adjusted
 
 
-def _from_anywhere(benchmark: str) -> str:
+def from_anywhere(benchmark: str) -> str:
     """The benchmark's name for workers, which run in other folders: a path in it made absolute."""
     family, dash, word = benchmark.partition("-")
     return f"{family}{dash}{Path(word).expanduser().resolve()}" if "/" in word else benchmark
@@ -235,9 +235,14 @@ def _searched(value: Any, default: Range) -> Any:
     return value if isinstance(value, Range | list) else default
 
 
-def _open(
+def open_place(
     name: str, tasks: int | None, data: str | None, angle: float | None, network: str | None
 ) -> tuple[Place, Benchmark]:
+    """A benchmark as the user asks for it, and what all cells on it share.
+
+    Raises:
+        UserError: an option that does not fit.
+    """
     benchmark = load(name, tasks=tasks, data=data, angle=angle)
     chosen = network or defaults(name, data=data).network
     built = build(chosen, benchmark.image_shape, benchmark.classes)
@@ -269,9 +274,14 @@ def _check_memory(study: Study, benchmark: Benchmark) -> None:
         )
 
 
-def _machine(
+def machine_for(
     resources: Resources, network: str, gpus_per_trial: float | None, max_concurrent: int | None
 ) -> Machine:
+    """How much of the cluster one block takes.
+
+    Raises:
+        UserError: more GPUs than the cluster has.
+    """
     share = gpus_per_trial
     if share is None:
         # A stack of MLPs waits for its worker's core; one of convolutional networks fills a GPU.

@@ -82,6 +82,7 @@ class StackTrainable(tune.Trainable):
         self.attempt = uuid.uuid4().hex
         torch.set_num_threads(self.workplace.threads)
         place = self.block.cells[0].place
+        check_code(self.block.cells[0])
         self.training = training_of(self.block, benchmark_at(self.workplace, place))
         self.checkpoints = Checkpoints(self.workplace.results, self.workplace.sweep)
         if state := self.checkpoints.load(self.block):
@@ -141,6 +142,19 @@ def benchmark_at(workplace: Workplace, place: Place) -> Benchmark:
     return benchmark
 
 
+def check_code(cell: Cell) -> None:
+    """A nightly cell names the code that it is to measure: this worker must have the same.
+
+    Raises:
+        UserError: it has other code than the driver.
+    """
+    if cell.version not in (None, version()):
+        raise UserError(
+            f"node {socket.gethostname()} has lmc-ray {version()}, the driver {cell.version}:"
+            " install the same on all nodes"
+        )
+
+
 def training_of(block: Block, benchmark: Benchmark) -> Training:
     """The training that a block asks for, on a GPU where this worker has one."""
     cell = block.cells[0]
@@ -189,6 +203,7 @@ def _run(block: Block, cell: Cell, training: Training, record: Record) -> dict[s
         "tasks_completed": record.tasks_completed,
         "study": block.study,
         "trial": block.trial,
+        "night": cell.night,
         "method": cell.method,
         **asdict(cell.place),
         **asdict(cell.hyperparameters),

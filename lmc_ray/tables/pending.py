@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 _SWEEPS = """
     SELECT sweep, cells, trials, best FROM (
         SELECT sweep, count(*) AS cells, count(*) FILTER (purpose = 'confirm') AS confirmed
-        FROM runs GROUP BY sweep
+        FROM runs WHERE purpose <> 'nightly' GROUP BY sweep
     ) FULL JOIN (
         SELECT sweep, count(*) AS trials, max(value) FILTER (state = 'complete') AS best
         FROM trials GROUP BY sweep
@@ -19,7 +19,10 @@ _SWEEPS = """
 
 
 def pending(database: "duckdb.DuckDBPyConnection") -> list[str]:
-    """A line for each sweep without a confirmed cell: it still runs, or was interrupted."""
+    """A line for each sweep without a confirmed cell: it still runs, or was interrupted.
+
+    Nights confirm nothing: they have a table of their own.
+    """
     lines = []
     for sweep, cells, trials, best in database.sql(_SWEEPS).fetchall():
         best_so_far = f", best on validation {100 * best:.1f} %" if best is not None else ""

@@ -1,0 +1,21 @@
+#!/bin/sh
+# Submit tonight's seeds to a Ray cluster as a job; options go to sweeps/nightly.py:
+#   cluster/nightly/submit.sh --results s3://bucket/results --sweep rotated-mnist
+# The dashboard is at RAY_API_SERVER_ADDRESS (http://127.0.0.1:8265, e.g. through `ray dashboard`).
+# The job is named after the UTC date, and Ray refuses a name that it knows: submitted twice, a night
+# runs once. To finish a night whose job has failed, add a try: NIGHTLY_TRY=2 cluster/nightly/submit.sh …
+# Exit status: 0 submitted, or known already.
+set -eu
+cd "$(dirname "$0")/../.."
+RAY_API_SERVER_ADDRESS=${RAY_API_SERVER_ADDRESS:-http://127.0.0.1:8265}
+export RAY_API_SERVER_ADDRESS
+ray=${RAY:-.venv/bin/ray}
+night=$(date -u +%F)
+job=nightly-$night${NIGHTLY_TRY:+-$NIGHTLY_TRY}
+known() {
+    "$ray" job status "$job" >/dev/null 2>&1 && echo "$job is known already: $ray job logs $job"
+}
+known && exit 0
+# The scripts alone go along: the nodes have lmc_ray installed. Of two that come at once one is refused.
+"$ray" job submit --no-wait --submission-id "$job" --working-dir sweeps \
+    -- python nightly.py --night "$night" "$@" || known

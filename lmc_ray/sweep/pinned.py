@@ -1,0 +1,198 @@
+"""Which configurations a night trains again: confirmed by a sweep, or written down in a file."""
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from lmc_ray.benchmarks import Benchmark, defaults, load
+from lmc_ray.errors import UserError, unknown
+from lmc_ray.learners import METHODS, hyperparameters
+from lmc_ray.learners.hyperparameters import SGD
+from lmc_ray.sweep.cells import Cell, Place
+from lmc_ray.sweep.script import from_anywhere, open_place
+from lmc_ray.tables.groups import Group, confirmed
+
+if TYPE_CHECKING:
+    import duckdb
+
+# Keys of a configuration in a file, beside its hyperparameters, and what they must be.
+_KEYS: dict[str, tuple[type[Any] | tuple[type[Any], ...], str]] = {
+    "method": (str, "text"),
+    "benchmark": (str, "text"),
+    "tasks": (int, "a whole number"),
+    "angle": ((int, float), "a number"),
+    "network": (str, "text"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pinned:
+    """One configuration, its benchmark opened."""
+
+    method: str
+    place: Place
+    hyperparameters: SGD
+    benchmark: Benchmark
+    source: str
+    """The benchmark as a worker can open it."""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What a night has one of: a method on a benchmark."""
+        return self.method, self.place.benchmark
+
+    @property
+    def configuration(self) -> str:
+        """All that decides numbers, but seed, night and code."""
+        cell = Cell(
+            method=self.method,
+            place=self.place,
+            hyperparameters=self.hyperparameters,
+            seed=0,
+            purpose="nightly",
+        )
+        return configuration(cell.specification)
+
+
+def configuration(specification: Mapping[str, Any]) -> str:
+    """What the seeds of one configuration share, measured with paths or not, as canonical JSON."""
+    own = ("seed", "purpose", "night", "version", "path_points")
+    shared = {name: value for name, value in specification.items() if name not in own}
+    return json.dumps(shared, sort_keys=True, separators=(",", ":"))
+
+
+def confirmed_best(
+    database: "duckdb.DuckDBPyConnection", sweep: str, data: str | None
+) -> list[Pinned]:
+    """The best confirmed configuration of each method and benchmark of a sweep.
+
+    A Pareto search confirms several a method; seeds that diverged count for none.
+
+    Args:
+        database: of that sweep.
+        sweep: its name.
+        data: folder of the images.
+
+    Raises:
+        UserError: nothing is confirmed, or the images are others now.
+    """
+    best: dict[tuple[str, str], Group] = {}
+    for group in confirmed(database):
+        if group.finished:
+            key = group.method, group.runs[0]["benchmark"]
+            best[key] = max(best.get(key, group), group, key=_mean)
+    if not best:
+        raise UserError(
+            f"sweep '{sweep}' has no confirmed configuration: let it finish, or write down with"
+            " --pinned what to run"
+        )
+    cells = [group.finished[0] for group in best.values()]
+    return [_from_cell(json.loads(cell["config"]), sweep, data) for cell in cells]
+
+
+def read_pinned(path: Path, data: str | None) -> list[Pinned]:
+    """The configurations in a TOML or JSON file, under `configurations`.
+
+    Each names its method and benchmark, and whatever is not the default: tasks, angle, network and
+    any hyperparameter.
+
+    Raises:
+        UserError: the file cannot be read, or a configuration in it does not fit.
+    """
+    try:
+        text = path.read_text()
+        content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except OSError as problem:
+        raise UserError(f"cannot read {path}: {problem.strerror}") from None
+    except ValueError as problem:  # of JSON, TOML and UTF-8
+        raise UserError(f"{path} is no {_kind(path)}: {problem}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} has no list 'configurations'")
+    for name in content:
+        if name != "configurations":
+            raise UserError(f"{path}: {unknown('key', name, ['configurations'])}")
+    entries = content.get("configurations")
+    if not (isinstance(entries, list) and entries):
+        raise UserError(f"{path} has no list 'configurations'")
+    found: list[Pinned] = []
+    for number, entry in enumerate(entries, start=1):
+        try:
+            pinned = _from_entry(entry, data)
+            if pinned.key in {other.key for other in found}:
+                raise UserError("its method and benchmark have one already")
+        except UserError as problem:
+            raise UserError(f"{path}, configuration {number}: {problem}") from None
+        found.append(pinned)
+    return found
+
+
+def _mean(group: Group) -> float:
+    return fmean(run["average_accuracy"] for run in group.finished)
+
+
+def _from_cell(specification: dict[str, Any], sweep: str, data: str | None) -> Pinned:
+    """The configuration of a stored cell."""
+    method = specification["method"]
+    if method not in METHODS:
+        raise unknown("method", method, METHODS)
+    place = Place(**{each.name: specification[each.name] for each in fields(Place)})
+    benchmark = load(
+        place.benchmark,
+        tasks=place.tasks,
+        data=data,
+        angle=place.angle,
+        classes_per_task=place.classes_per_task,
+    )
+    if benchmark.fingerprint != place.fingerprint:
+        raise UserError(
+            f"the images of {place.benchmark} are not those that sweep '{sweep}' has seen:"
+            " give their folder with --data"
+        )
+    known = METHODS[method].hyperparameters.__dataclass_fields__
+    values = {name: value for name, value in specification.items() if name in known}
+    return Pinned(
+        method=method,
+        place=place,
+        hyperparameters=hyperparameters(method, values),
+        benchmark=benchmark,
+        source=place.benchmark,
+    )
+
+
+def _from_entry(entry: Any, data: str | None) -> Pinned:
+    """One configuration of a file, checked."""
+    if not isinstance(entry, dict):
+        raise UserError(f"is no table of keys and values but {entry!r}")
+    for name in ("method", "benchmark"):
+        if name not in entry:
+            raise UserError(f"has no {name}")
+    for name, (kind, words) in _KEYS.items():
+        value = entry.get(name)
+        if name in entry and (isinstance(value, bool) or not isinstance(value, kind)):
+            raise UserError(f"{name} must be {words}, got {value!r}")
+    method, source = entry["method"], entry["benchmark"]
+    if method not in METHODS:
+        raise unknown("method", method, METHODS)
+    known = METHODS[method].hyperparameters.__dataclass_fields__
+    for name in entry:
+        if name not in (*_KEYS, *known):
+            raise unknown("key", name, [*_KEYS, *known])
+    values = {name: value for name, value in entry.items() if name in known}
+    angle = float(entry["angle"]) if "angle" in entry else None
+    place, benchmark = open_place(source, entry.get("tasks"), data, angle, entry.get("network"))
+    epochs = {"epochs": defaults(source, data=data).epochs}
+    return Pinned(
+        method=method,
+        place=place,
+        hyperparameters=hyperparameters(method, epochs | values),
+        benchmark=benchmark,
+        source=from_anywhere(source),
+    )
+
+
+def _kind(path: Path) -> str:
+    return "JSON" if path.suffix == ".json" else "TOML"

@@ -1,0 +1,601 @@
+"""Nights: what they run, what they compare with, and what they refuse.
+
+Most of these play the training: `Laboratory` commits rows of made-up accuracies in place of Ray's
+workers, so that many nights take a second. The last tests are real, in processes of their own.
+"""
+
+import json
+import os
+import re
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ray_support import files
+
+from lmc_ray.learners import hyperparameters
+from lmc_ray.store import Store
+from lmc_ray.sweep.cells import PROTOCOL, Cell, Place
+from lmc_ray.sweep.cluster import Resources
+from lmc_ray.sweep.night import ANCHOR_SEEDS, FRESH_SEEDS_FROM, NightRun, fresh_seeds
+from lmc_ray.sweep.script import open_place
+from lmc_ray.sweep.study import SEARCH_SEEDS_FROM
+
+SCRIPT = Path(__file__).parent.parent / "sweeps" / "nightly.py"
+VALUES: dict[str, dict[str, Any]] = {
+    "stable-sgd": {"learning_rate": 0.1, "dropout": 0.0},
+    "mcsgd": {"connect_steps": 2},
+}
+CHANCE = 0.1
+
+Rows = list[dict[str, Any]]
+
+
+def place(tasks: int = 2) -> Place:
+    return open_place("rotated-digits", tasks, None, None, "mlp-8-8")[0]
+
+
+def confirmed(method: str, seed: int, **values: Any) -> Cell:
+    chosen = hyperparameters(method, VALUES[method] | values)
+    return Cell(
+        method=method,
+        place=place(),
+        hyperparameters=chosen,
+        seed=seed,
+        purpose="confirm",
+        path_points=21,
+    )
+
+
+def run_row(cell: Cell, accuracy: float | None) -> dict[str, Any]:
+    """The row of `runs` that a worker writes; no accuracy: diverged."""
+    return {
+        "cell_id": cell.id,
+        "seed": cell.seed,
+        "purpose": cell.purpose,
+        "night": cell.night,
+        "status": "diverged" if accuracy is None else "finished",
+        "tasks_completed": cell.place.tasks,
+        "study": cell.method,
+        "method": cell.method,
+        **asdict(cell.place),
+        **asdict(cell.hyperparameters),
+        "split": cell.split,
+        "path_points": cell.path_points,
+        "protocol": PROTOCOL,
+        "config": cell.config,
+        "average_accuracy": accuracy,
+    }
+
+
+@dataclass(frozen=True)
+class Ended:
+    status: int
+    out: str
+    err: str
+
+    def refused(self, says: str) -> None:
+        """One line on standard error, status 2, and nothing else."""
+        assert self.status == 2, self
+        assert self.err.count("\n") == 1, self.err
+        assert self.err.startswith("nightly: error: ")
+        assert re.search(says, self.err), self.err
+        assert self.out == ""
+
+
+def made_up(cell: Cell) -> float:
+    """An accuracy that hangs on configuration and seed alone, as real ones do."""
+    values = asdict(cell.hyperparameters)
+    return round(Random(f"{cell.method}/{values}/{cell.seed}").gauss(0.6, 0.02), 4)
+
+
+@dataclass
+class Laboratory:
+    """A results root, the script, and training that is only played."""
+
+    root: Path
+    execute: Callable[..., Ended]
+    accuracy: Callable[[Cell], float | None] = made_up
+    fails: Sequence[str] = ()
+    """Methods whose blocks fail."""
+    blocks: int | None = None
+    """Ctrl-C comes after so many; None: never."""
+    ran: list[Cell] = field(default_factory=list)
+
+    def night(self, night: str, *arguments: str, sweep: str = "mine") -> Ended:
+        self.ran.clear()
+        root = str(self.root)
+        return self.execute("--results", root, "--sweep", sweep, "--night", night, *arguments)
+
+    def confirm(self, *cells: Cell, sweep: str = "mine") -> None:
+        rows = [run_row(cell, self.accuracy(cell)) for cell in cells]
+        self.store.commit(sweep, f"c{len(list(self.root.rglob('*.parquet')))}", {"runs": rows})
+
+    def train(self, studies: list[NightRun], *_: Any) -> bool:
+        """In place of `run_sweep`."""
+        known = self.store.committed("mine-nightly")
+        failed = []
+        for study in studies:
+            while (block := study.next()) is not None:
+                if all(cell.id in known for cell in block.cells):
+                    continue
+                if study.study.method in self.fails:
+                    failed.append(block)
+                    continue
+                if self.blocks is not None and not self.blocks:
+                    return False
+                self.blocks = self.blocks and self.blocks - 1
+                rows = [run_row(cell, self.accuracy(cell)) for cell in block.cells]
+                name = block.cells[0].id
+                self.store.commit("mine-nightly", name, {"runs": rows})
+                self.ran += block.cells
+        if failed:
+            raise RuntimeError(f"{len(failed)} blocks failed")
+        return True
+
+    @property
+    def store(self) -> Store:
+        return Store(str(self.root))
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        with self.store.database() as database:
+            return database.sql(sql).fetchall()
+
+    def rows(self, night: str) -> Rows:
+        with self.store.database() as database:
+            found = database.sql(f"SELECT * FROM nights WHERE night = '{night}' ORDER BY method")
+            return [dict(zip(found.columns, row, strict=True)) for row in found.fetchall()]
+
+
+@pytest.fixture
+def laboratory(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Laboratory:
+    """A sweep `mine` that has confirmed two methods on five seeds each."""
+    for name in ("LMC_RESULTS", "LMC_DATA", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+    def execute(*arguments: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *arguments])
+        with pytest.raises(SystemExit) as caught:
+            runpy.run_path(str(SCRIPT), run_name="__main__")
+        captured = capsys.readouterr()
+        return Ended(int(caught.value.code or 0), captured.out, captured.err)
+
+    made = Laboratory(tmp_path / "results", execute)
+    monkeypatch.setattr("lmc_ray.sweep.nightly.connect", lambda: Resources(2, 0.0, 1))
+    monkeypatch.setattr("lmc_ray.sweep.nightly.run_sweep", made.train)
+    made.confirm(*(confirmed(method, seed) for method in VALUES for seed in range(5)))
+    return made
+
+
+# Identity
+
+
+def nightly(seed: int = 3, **changes: Any) -> Cell:
+    same = {"purpose": "nightly", "path_points": 0, "night": "2026-11-24", "version": "1+a"}
+    return replace(confirmed("mcsgd", seed), **(same | changes))
+
+
+def test_night_and_code_are_part_of_a_nightly_cell() -> None:
+    changes: list[dict[str, Any]] = [
+        {},
+        {"night": "2026-11-25"},
+        {"version": "1+b"},
+        {"seed": 4},
+        {"purpose": "confirm"},
+    ]
+    assert len({nightly(**change).id for change in changes}) == len(changes)
+    assert nightly().split == "test"
+
+
+def test_frozen_id_of_a_nightly_cell() -> None:
+    """Nights that people have stored hang on it."""
+    each = nightly(place=replace(place(), fingerprint="5f" * 32))
+    assert each.id == "83eb17624741e2fab3c152eb1f0af9ab"
+
+
+def test_other_cells_know_nothing_of_nights() -> None:
+    assert not {"night", "version"} & set(confirmed("mcsgd", 0).specification)
+
+
+@given(
+    nights=st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9)), max_size=6),
+    count=st.integers(1, 9),
+)
+def test_fresh_seeds_are_new_even_after_a_night_that_never_ended(
+    nights: list[tuple[int, int]], count: int
+) -> None:
+    """Each night (seeds wanted, seeds that ended) takes the next ones."""
+    used: list[int] = []
+    for wanted, ended in nights:
+        seeds = fresh_seeds(used, wanted)
+        assert len(seeds) == wanted
+        assert not set(seeds) & set(used)
+        used += list(seeds)[:ended]
+    assert min(fresh_seeds(used, count)) > max(used, default=FRESH_SEEDS_FROM - 1)
+
+
+def test_seeds_of_a_half_run_night_are_left_to_it() -> None:
+    assert fresh_seeds([FRESH_SEEDS_FROM], 5) == range(FRESH_SEEDS_FROM + 5, FRESH_SEEDS_FROM + 10)
+
+
+def test_seeds_of_search_confirmation_anchors_and_nights_never_meet() -> None:
+    assert SEARCH_SEEDS_FROM + 5 < min(ANCHOR_SEEDS) < max(ANCHOR_SEEDS) < FRESH_SEEDS_FROM
+
+
+# Nights
+
+
+def test_the_first_nights(laboratory: Laboratory) -> None:
+    first = laboratory.night("2026-11-20")
+    assert first.status == 0, first.err
+    assert "the first night" in first.out
+    seeds = [cell.seed for cell in laboratory.ran if cell.method == "mcsgd"]
+    assert seeds == [*ANCHOR_SEEDS, *range(FRESH_SEEDS_FROM, FRESH_SEEDS_FROM + 5)]
+    assert {cell.night for cell in laboratory.ran} == {"2026-11-20"}
+    for row in laboratory.rows("2026-11-20"):
+        assert (row["verdict"], row["seeds"], row["anchors"]) == ("fine", 5, 3)
+        assert row["earlier_seeds"] == 5, "the confirmed ones"
+        assert row["p"] is not None
+        assert row["anchor_p"] is None
+        assert row["comparisons"] == 4
+
+    second = laboratory.night("2026-11-21")
+    assert second.status == 0
+    assert "first night" not in second.out
+    assert second.out.count("equal") == 2
+    fresh = [c.seed for c in laboratory.ran if c.method == "mcsgd" and c.seed not in ANCHOR_SEEDS]
+    assert fresh == list(range(FRESH_SEEDS_FROM + 5, FRESH_SEEDS_FROM + 10))
+    assert len(laboratory.ran) == 16, "anchors are run again"
+    for row in laboratory.rows("2026-11-21"):
+        assert row["earlier_seeds"] == 10
+        assert row["anchor_difference"] == row["anchor_low"] == row["anchor_high"] == 0
+        assert row["anchor_p"] == 1
+    assert not [each for each in laboratory.store.verify() if "accuracies" not in each.message]
+
+
+def test_a_night_that_is_whole_is_left_alone(laboratory: Laboratory) -> None:
+    first = laboratory.night("2026-11-20")
+    before = files(laboratory.root)
+    again = laboratory.night("2026-11-20")
+    assert again.status == 0
+    assert not laboratory.ran
+    assert files(laboratory.root) == before
+    assert again.out.startswith("night 2026-11-20 of mine-nightly: done already\n")
+    table = first.out[first.out.index("\nNight") :]
+    assert again.out.endswith(table)
+
+
+def test_an_interrupted_night_is_finished(laboratory: Laboratory) -> None:
+    laboratory.blocks = 3
+    ended = laboratory.night("2026-11-20")
+    assert ended.status == 4
+    assert ended.err == "incomplete: interrupted: the same command goes on\n"
+    ran = {cell.id for cell in laboratory.ran}
+    assert ran
+    assert not {row["method"] for row in laboratory.rows("2026-11-20")} - {"stable-sgd"}
+
+    laboratory.blocks = None
+    ended = laboratory.night("2026-11-20")
+    assert ended.status == 0
+    assert not ran & {cell.id for cell in laboratory.ran}, "it ran a second time"
+    assert len(ran) + len(laboratory.ran) == 16
+    assert len(laboratory.rows("2026-11-20")) == 2
+
+
+def test_a_night_that_never_ended_counts_for_nothing(laboratory: Laboratory) -> None:
+    laboratory.night("2026-11-20")
+    laboratory.blocks = 1
+    assert laboratory.night("2026-11-21").status == 4
+    laboratory.blocks = None
+    assert laboratory.night("2026-11-22").status == 0
+    assert {row["earlier_seeds"] for row in laboratory.rows("2026-11-22")} == {10}
+
+
+def test_one_method_fails_and_the_other_has_its_night(laboratory: Laboratory) -> None:
+    laboratory.fails = ["stable-sgd"]
+    ended = laboratory.night("2026-11-20")
+    assert ended.status == 4
+    assert re.fullmatch(r"incomplete: .* blocks failed: the same command goes on\n", ended.err)
+    assert [row["method"] for row in laboratory.rows("2026-11-20")] == ["mcsgd"]
+    assert laboratory.rows("2026-11-20")[0]["comparisons"] == 4, "planned ones, not those made"
+    laboratory.fails = []
+    assert laboratory.night("2026-11-20").status == 0
+    assert len(laboratory.rows("2026-11-20")) == 2
+
+
+def worse(method: str, by: float, seeds: Sequence[int] | None = None) -> Callable[[Cell], float]:
+    def accuracy(cell: Cell) -> float:
+        hit = cell.method == method and (seeds is None or cell.seed in seeds)
+        return made_up(cell) - by * (hit and cell.purpose == "nightly")
+
+    return accuracy
+
+
+def test_a_drop_is_found_told_and_never_becomes_the_rule(laboratory: Laboratory) -> None:
+    for night in ("2026-11-18", "2026-11-19", "2026-11-20"):
+        assert laboratory.night(night).status == 0
+    laboratory.accuracy = worse("mcsgd", 0.2)
+    for night in ("2026-11-21", "2026-11-22"):
+        ended = laboratory.night(night)
+        assert ended.status == 3
+        assert re.search(r"MC-SGD .* regressed\n", ended.out)
+        assert re.search(r"Stable SGD .* fine\n", ended.out)
+        assert "the anchors are not what they were" in ended.out
+        mcsgd, stable = laboratory.rows(night)
+        assert (mcsgd["verdict"], stable["verdict"]) == ("regressed", "fine")
+        assert mcsgd["anchor_difference"] == pytest.approx(-0.2)
+        assert mcsgd["earlier_seeds"] == 20, "a regressed night does not count"
+        assert laboratory.night(night).status == 3, "done already, and still regressed"
+    accepted = laboratory.night("2026-11-23", "--since", "2026-11-21")
+    assert accepted.status == 0
+    assert laboratory.rows("2026-11-23")[0]["earlier_seeds"] == 0
+    laboratory.accuracy = made_up
+    assert laboratory.night("2026-11-24").status == 0
+
+
+def test_anchors_alone_find_a_drop(laboratory: Laboratory) -> None:
+    for night in ("2026-11-18", "2026-11-19"):
+        laboratory.night(night)
+    laboratory.accuracy = worse("mcsgd", 0.2, ANCHOR_SEEDS)
+    assert laboratory.night("2026-11-20").status == 3
+
+
+def test_a_drop_below_the_minimum_effect_is_fine(laboratory: Laboratory) -> None:
+    laboratory.night("2026-11-19")
+    laboratory.accuracy = worse("mcsgd", 0.2)
+    assert laboratory.night("2026-11-20", "--minimum-effect", "30").status == 0
+
+
+def test_diverged_seeds_count_as_chance(laboratory: Laboratory) -> None:
+    laboratory.night("2026-11-19")
+    laboratory.accuracy = lambda cell: None if cell.method == "mcsgd" else made_up(cell)
+    assert laboratory.night("2026-11-20").status == 3
+    assert laboratory.rows("2026-11-20")[0]["mean"] == CHANCE
+
+
+def test_the_window(laboratory: Laboratory) -> None:
+    for day in range(10, 15):
+        laboratory.night(f"2026-11-{day}", "--window", "2", "--seeds-per-night", "3")
+    assert {row["earlier_seeds"] for row in laboratory.rows("2026-11-14")} == {5 + 2 * 3}
+
+
+def test_the_report_names_another_code(
+    laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    laboratory.night("2026-11-19")
+    monkeypatch.setattr("lmc_ray.sweep.night.version", lambda: "0.1.0+new")
+    laboratory.accuracy = lambda cell: made_up(cell) + 0.001 * (cell.purpose == "nightly")
+    ended = laboratory.night("2026-11-20")
+    assert ended.status == 0
+    assert re.search(r"code 0\.1\.0\+\w{12} before, 0\.1\.0\+new now", " ".join(ended.out.split()))
+
+
+def test_new_code_on_the_same_night_runs_all_again(
+    laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A night is one version's; what the other had done stays, and counts for nothing."""
+    laboratory.blocks = 2
+    laboratory.night("2026-11-20")
+    monkeypatch.setattr("lmc_ray.sweep.night.version", lambda: "0.1.0+new")
+    laboratory.blocks = None
+    assert laboratory.night("2026-11-20").status == 0
+    assert len(laboratory.ran) == 16
+    assert {row["version"] for row in laboratory.rows("2026-11-20")} == {"0.1.0+new"}
+
+
+def test_another_configuration_starts_anew(laboratory: Laboratory) -> None:
+    laboratory.night("2026-11-19")
+    better = [confirmed("mcsgd", seed, connect_steps=4) for seed in range(3)]
+    laboratory.accuracy = lambda cell: 0.9 if cell in better else made_up(cell)
+    laboratory.confirm(*better)
+    laboratory.accuracy = made_up
+    laboratory.night("2026-11-20")
+    mcsgd, stable = laboratory.rows("2026-11-20")
+    assert json.loads(mcsgd["configuration"])["connect_steps"] == 4, "the best one confirmed"
+    assert (mcsgd["earlier_seeds"], stable["earlier_seeds"]) == (3, 10)
+    assert mcsgd["anchor_p"] is None
+
+
+def test_the_sweep_itself_is_left_alone(laboratory: Laboratory) -> None:
+    before = files(laboratory.root)
+    laboratory.night("2026-11-20")
+    after = files(laboratory.root)
+    assert {name: after[name] for name in before} == before
+    assert all("sweep=mine-nightly" in name for name in set(after) - set(before))
+
+
+# Pinned configurations
+
+TOML = """
+[[configurations]]
+method = "mcsgd"
+benchmark = "rotated-digits"
+tasks = 2
+angle = 30
+network = "mlp-8-8"
+connect_steps = 2
+
+[[configurations]]
+method = "naive-sgd"
+benchmark = "permuted-digits"
+tasks = 2
+"""
+
+
+def test_pinned_configurations_run_without_a_sweep(laboratory: Laboratory, tmp_path: Path) -> None:
+    pinned = tmp_path / "pinned.toml"
+    pinned.write_text(TOML)
+    for night in ("2026-11-20", "2026-11-21"):
+        assert laboratory.night(night, "--pinned", str(pinned), sweep="mine").status == 0
+    naive, mcsgd = sorted(laboratory.rows("2026-11-21"), key=lambda row: row["benchmark"])
+    assert (naive["method"], naive["benchmark"]) == ("naive-sgd", "permuted-digits")
+    assert naive["earlier_seeds"] == 5
+    assert json.loads(naive["configuration"])["epochs"] == 5, "the benchmark's default"
+    assert json.loads(mcsgd["configuration"])["connect_steps"] == 2
+    first = laboratory.rows("2026-11-20")
+    assert [row["p"] for row in first if row["method"] == "naive-sgd"] == [None]
+
+
+def test_a_pinned_configuration_that_was_confirmed_is_the_same(
+    laboratory: Laboratory, tmp_path: Path
+) -> None:
+    """Written down as TOML or JSON, whole numbers for floats: still compared with what it was."""
+    pinned = tmp_path / "pinned.json"
+    entry = {"method": "mcsgd", "benchmark": "rotated-digits", "tasks": 2, "angle": 30}
+    entry |= {"network": "mlp-8-8", "connect_steps": 2, "epochs": 1}
+    pinned.write_text(json.dumps({"configurations": [entry]}))
+    assert laboratory.night("2026-11-20", "--pinned", str(pinned)).status == 0
+    assert [row["earlier_seeds"] for row in laboratory.rows("2026-11-20")] == [5]
+
+
+ENTRY = 'method = "mcsgd"\nbenchmark = "rotated-digits"\n'
+PINNED = {
+    "unknown method": ('method = "mcsdg"\nbenchmark = "rotated-digits"', "did you mean 'mcsgd'"),
+    "unknown benchmark": ('method = "mcsgd"\nbenchmark = "rotated-digit"', "'rotated-digits'"),
+    "no method": ('benchmark = "rotated-digits"', "configuration 1: has no method"),
+    "no benchmark": ('method = "mcsgd"', "configuration 1: has no benchmark"),
+    "unknown key": (ENTRY + "conect_steps = 2", "did you mean 'connect_steps'"),
+    "other method's": (ENTRY + 'multitask_schedule = "joint"', "unknown key"),
+    "out of range": (ENTRY + "dropout = 1.5", r"dropout must be in \[0, 1\), got 1.5"),
+    "no number": (ENTRY + 'learning_rate = "fast"', "learning_rate must be a number"),
+    "half a task": (ENTRY + "tasks = 1.5", "tasks must be a whole number, got 1.5"),
+    "many tasks": (ENTRY + "tasks = 1000", "tasks must be 1 to 12"),
+    "no angle": (ENTRY + "angle = 0", "angle"),
+    "no text": ('method = "mcsgd"\nbenchmark = 3', "benchmark must be text, got 3"),
+    "network": (ENTRY + 'network = "mlp-x"', "network"),
+    "twice": (ENTRY + "[[configurations]]\n" + ENTRY, "configuration 2: .*one already"),
+    "no TOML": ("method =", "is no TOML"),
+}
+
+
+@pytest.mark.parametrize("mistake", PINNED)
+def test_mistakes_in_a_file_of_pinned_configurations(
+    laboratory: Laboratory, tmp_path: Path, mistake: str
+) -> None:
+    text, says = PINNED[mistake]
+    pinned = tmp_path / "pinned.toml"
+    pinned.write_text(f"[[configurations]]\n{text}\n")
+    before = files(tmp_path)
+    laboratory.night("2026-11-20", "--pinned", str(pinned)).refused(says)
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("p.json", "[1]", "no list 'configurations'"),
+        ("p.json", "{", "is no JSON"),
+        ("p.json", '{"configurations": [3]}', "configuration 1: is no table"),
+        ("p.json", '{"configurations": []}', "no list 'configurations'"),
+        ("p.toml", "", "no list 'configurations'"),
+        ("p.toml", "[[configuration]]\n" + ENTRY, "did you mean 'configurations'"),
+        ("p.toml", None, "cannot read"),
+    ],
+)
+def test_files_that_hold_no_configurations(
+    laboratory: Laboratory, tmp_path: Path, name: str, text: str | None, says: str
+) -> None:
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    before = files(tmp_path)
+    laboratory.night("2026-11-20", "--pinned", name).refused(says)
+    assert files(tmp_path) == before
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--night", "2026-02-30"), "--night 2026-02-30: write a date"),
+        (("--night", "20261120"), "write a date"),
+        (("--night", "9999-01-01"), "has not come yet"),
+        (("--since", "yesterday"), "--since yesterday: write a date"),
+        (("--seeds-per-night", "0"), "--seeds-per-night must be at least 1, got 0"),
+        (("--window", "0"), "--window must be at least 1"),
+        (("--replicas", "-1"), "--replicas must be at least 1"),
+        (("--max-concurrent", "-1"), "--max-concurrent must be at least 1"),
+        (("--false-alarms", "0"), r"--false-alarms must be in \(0, 1\)"),
+        (("--false-alarms", "nan"), "--false-alarms must be"),
+        (("--minimum-effect", "-1"), "--minimum-effect must be in"),
+        (("--gpus-per-trial", "1"), "the cluster has 0 GPUs"),
+        (("--gpus-per-trial", "-1"), "--gpus-per-trial must be at least 0"),
+        (("--sweep", "other"), "unknown sweep 'other'"),
+        (("--sweep", "../mine"), "no plain sweep name"),
+        (("--results", ""), "results root is empty"),
+    ],
+)
+def test_mistakes(laboratory: Laboratory, arguments: tuple[str, ...], says: str) -> None:
+    before = files(laboratory.root)
+    laboratory.night("2026-11-20", *arguments).refused(says)
+    assert files(laboratory.root) == before
+
+
+def test_a_sweep_with_no_finished_seed(laboratory: Laboratory) -> None:
+    laboratory.accuracy = lambda cell: None
+    laboratory.confirm(confirmed("mcsgd", 0), sweep="bad")
+    laboratory.night("2026-11-20", sweep="bad").refused("'bad' has no confirmed configuration")
+
+
+def test_other_images_than_the_sweep_has_seen(laboratory: Laboratory) -> None:
+    other = replace(confirmed("mcsgd", 0), place=replace(place(), fingerprint="00" * 32))
+    laboratory.confirm(other, sweep="other")
+    laboratory.night("2026-11-20", sweep="other").refused("give their folder with --data")
+
+
+# Real ones, in processes of their own
+
+
+def script(folder: Path, *arguments: str) -> Ended:
+    done = subprocess.run(
+        [sys.executable, SCRIPT, *arguments],
+        cwd=folder,
+        env={k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "LMC_RESULTS"))},
+        capture_output=True,
+        text=True,
+        timeout=250,
+        check=False,
+    )
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def test_a_clock_that_jumps_back(laboratory: Laboratory, tmp_path: Path) -> None:
+    laboratory.night("2026-11-20")
+    before = files(laboratory.root)
+    night = ("--results", "results", "--sweep", "mine", "--night", "2026-11-19")
+    script(tmp_path, *night).refused(
+        "night 2026-11-19 is before the newest one in results, 2026-11-20: set the clock right"
+    )
+    assert files(laboratory.root) == before
+
+
+def test_a_root_without_confirmed_cells(laboratory: Laboratory, tmp_path: Path) -> None:
+    search = replace(confirmed("mcsgd", SEARCH_SEEDS_FROM), purpose="search", path_points=0)
+    laboratory.confirm(search, sweep="searching")
+    before = files(tmp_path)
+    script(tmp_path, "--results", "nowhere", "--sweep", "mine").refused("no results in nowhere")
+    script(tmp_path, "--results", "results", "--sweep", "searching").refused(
+        "sweep 'searching' has no confirmed configuration: let it finish"
+    )
+    assert files(tmp_path) == before
+
+
+def test_a_pinned_configuration_of_an_unknown_method(tmp_path: Path) -> None:
+    (tmp_path / "pinned.toml").write_text(TOML.replace("naive-sgd", "niave-sgd"))
+    before = files(tmp_path)
+    script(tmp_path, "--sweep", "mine", "--pinned", "pinned.toml").refused(
+        "pinned.toml, configuration 2: unknown method 'niave-sgd': did you mean 'naive-sgd'"
+    )
+    assert files(tmp_path) == before

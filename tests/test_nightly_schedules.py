@@ -1,0 +1,103 @@
+"""The schedules in cluster/nightly: what they start, and that two starts do not meet."""
+
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / "cluster" / "nightly"
+PLACE = "/opt/lmc-ray"
+
+
+def options(command: str) -> set[str]:
+    return set(re.findall(r"--[a-z-]+", command))
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze here")
+def test_systemd_finds_nothing_wrong(tmp_path: Path) -> None:
+    """With the checkout at another place, for systemd looks whether the program is there."""
+    for name in ("lmc-ray-nightly.service", "lmc-ray-nightly.timer"):
+        text = (FOLDER / name).read_text()
+        program = f"{PLACE}/.venv/bin/python"
+        (tmp_path / name).write_text(text.replace(program, "/bin/true").replace(PLACE, "/tmp"))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", *sorted(map(str, tmp_path.iterdir()))],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "lmc-ray" not in done.stderr, done.stderr
+
+
+def test_systemd_keeps_to_the_exit_statuses() -> None:
+    """4, incomplete, is started again; 2 and 3 would only say the same again."""
+    service = (FOLDER / "lmc-ray-nightly.service").read_text()
+    assert "\nRestart=on-failure\n" in service
+    assert "\nRestartPreventExitStatus=2 3\n" in service
+    (start,) = re.findall(r"^ExecStart=(.*)$", service, re.MULTILINE)
+    assert start.split()[:2] == [f"{PLACE}/.venv/bin/python", f"{PLACE}/sweeps/nightly.py"]
+    assert options(start) == {"--sweep"}
+    assert "\nPersistent=true\n" in (FOLDER / "lmc-ray-nightly.timer").read_text()
+
+
+def crontab() -> tuple[dict[str, str], list[list[str]]]:
+    """The environment, and the lines: five fields of time and a command."""
+    lines = [
+        line
+        for line in (FOLDER / "crontab").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
+    times = [line.split(maxsplit=5) for line in lines if line[0].isdigit()]
+    variables = dict(line.split("=", 1) for line in lines if not line[0].isdigit())
+    return variables, times
+
+
+def test_crontab_lines_are_whole() -> None:
+    variables, lines = crontab()
+    assert (FOLDER / "crontab").read_text().endswith("\n"), "cron leaves out a torn last line"
+    assert set(variables) == {"SHELL", "LMC_RESULTS", "LMC_SWEEP", "LOCK"}
+    assert len(lines) == 2
+    for minute, hour, *days, command in lines:
+        assert (0 <= int(minute) < 60, 0 <= int(hour) < 24, days) == (True, True, ["*"] * 3)
+        assert "%" not in command, "cron would end the line there"
+        assert "sweeps/nightly.py --sweep" in command
+
+
+def test_of_two_starts_by_cron_the_second_leaves(tmp_path: Path) -> None:
+    """The crontab's own line, run by its own shell, with a night that only waits."""
+    variables, lines = crontab()
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(
+        '#!/bin/sh\necho "$@" >> started\nwhile [ ! -e done ]; do sleep 0.1; done\nexit 3\n'
+    )
+    python.chmod(0o755)
+    environment = {"PATH": "/usr/bin:/bin", **variables, "LOCK": str(tmp_path / "lock")}
+    command = lines[0][-1].replace(PLACE, str(tmp_path))
+
+    def start() -> "subprocess.Popen[bytes]":
+        return subprocess.Popen([variables["SHELL"], "-c", command], env=environment)
+
+    first, started = start(), tmp_path / "started"
+    try:
+        end = time.monotonic() + 60
+        while not started.exists():
+            assert time.monotonic() < end, "the first did not start"
+            time.sleep(0.05)
+        assert start().wait(60) == 0, "the second leaves in peace"
+        assert first.poll() is None
+    finally:
+        (tmp_path / "done").touch()
+        status = first.wait(60)
+    assert status == 3, "the verdict comes through"
+    assert started.read_text() == f"sweeps/nightly.py --sweep {variables['LMC_SWEEP']}\n"
+    assert start().wait(60) == 3, "the lock is free again"
+
+
+def test_the_scripts_of_the_shell_are_whole() -> None:
+    subprocess.run(["sh", "-n", FOLDER / "submit.sh"], check=True, timeout=60)
