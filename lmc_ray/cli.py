@@ -154,6 +154,20 @@ def verify(root: Root) -> None:
 
 
 @app.command()
+def compact(root: Root, sweep: Sweep = None) -> None:
+    """Merge the many small files of a sweep into one a table, so that reading is fast again.
+
+    What SQL sees stays the same, row by row. Sweeps may write meanwhile, and others read. If it is
+    interrupted nothing is lost: run it again.
+    """
+    store = _results(root)
+    for name in store.sweeps() if sweep is None else [_known(store, sweep)]:
+        done = store.compact(name)
+        what = "merged" if done.merged else "nothing new to merge"
+        typer.echo(f"sweep {name}: {what}, {done.cells} cells; {done.before} → {done.after} files")
+
+
+@app.command()
 def benchmarks() -> None:
     """List the benchmarks: sequences of tasks that a sweep can run on."""
     from lmc_ray.benchmarks import describe
@@ -247,9 +261,14 @@ def _results(root: str) -> "Store":
 def _open(root: str, sweep: str | None) -> "duckdb.DuckDBPyConnection":
     """The tables of a root, or of one of its sweeps."""
     store = _results(root)
-    if sweep is not None and sweep not in (known := store.sweeps()):
+    return store.database(sweep if sweep is None else _known(store, sweep))
+
+
+def _known(store: "Store", sweep: str) -> str:
+    """The name itself, if the root has such a sweep."""
+    if sweep not in (known := store.sweeps()):
         raise unknown("sweep", sweep, known)
-    return store.database(sweep)
+    return sweep
 
 
 def _describe_tables() -> str:

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lmc_ray.errors import UserError
-from lmc_ray.store import commit, snapshot
+from lmc_ray.store import commit, listing, snapshot
+from lmc_ray.store.compact import Compacted, compact
 from lmc_ray.store.files import one_line, open_root, write_whole
 from lmc_ray.store.schemas import CELL_TABLES
 from lmc_ray.store.verify import Finding, verify_cells, verify_files
@@ -71,7 +72,7 @@ class Store:
         marks = [
             file.sweep
             for table in ("runs", "trials")
-            for file in snapshot.data_files(self._filesystem, self._base, table, None)
+            for file in listing.data_files(self._filesystem, self._base, table, None)
         ]
         return sorted(set(marks))
 
@@ -91,12 +92,14 @@ class Store:
         # interpreter (torch keeps some objects) would keep a module's DuckDB, which complains.
         import duckdb
 
+        # Trials first: one that can be seen has cells that can be seen.
+        trials = snapshot.trials(self._filesystem, self._base, sweep)
         seen = snapshot.cells(self._filesystem, self._base, sweep)
         connection = duckdb.connect(config={"python_enable_replacements": "false"})
         connection.register("runs", seen.runs)
         for name, rows in seen.tables.items():
             connection.register(name, rows)
-        connection.register("trials", snapshot.trials(self._filesystem, self._base, sweep))
+        connection.register("trials", trials)
         connection.execute("SET enable_external_access = false")
         connection.execute("SET TimeZone = 'UTC'")
         return connection
@@ -133,13 +136,29 @@ class Store:
             origin = found[cell]["reused_from"] or found[cell]["sweep"]
             rows["runs"].append({**found[cell], "reused_from": origin, **changes})
         for table in CELL_TABLES:
-            copies = seen.tables[table].filter(pc.field("cell_id").isin(list(cells)))
+            copies = seen.tables[table].to_table(filter=pc.field("cell_id").isin(list(cells)))
             rows[table] = [
-                row
-                for row in copies.to_table().to_pylist()
-                if row["sweep"] == found[row["cell_id"]]["sweep"]
+                row for row in copies.to_pylist() if row["sweep"] == found[row["cell_id"]]["sweep"]
             ]
         self.commit(sweep, attempt, rows)
+
+    def compact(self, sweep: str) -> Compacted:
+        """Merge the small files of a sweep into one a table; the visible rows stay as they are.
+
+        At any time, beside sweeps that write, readers and other compactions; killed at any moment
+        it has lost nothing, and the next one finishes.
+
+        Raises:
+            UserError: a file comes from a newer lmc-ray, an earlier compaction is damaged, or the
+                root cannot be read or written.
+        """
+        try:
+            return compact(self._filesystem, self._base, sweep)
+        except (OSError, pa.ArrowException) as problem:
+            raise UserError(
+                f"cannot compact sweep {sweep} in {self.root} ({one_line(problem)}): "
+                "nothing is lost; run it again"
+            ) from None
 
     def verify(self) -> list[Finding]:
         """Everything in the root that is not as a commit leaves it; an empty list is good news."""
