@@ -6,6 +6,7 @@ Libraries are imported inside the commands that need them, so that `--help` answ
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -27,6 +28,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+_CELLS_SHOWN = 10
 
 Root = Annotated[
     str,
@@ -141,9 +144,8 @@ def verify(root: Root) -> None:
     findings = store.verify()
     defects = [finding for finding in findings if not finding.harmless]
     for finding in findings:
-        cell = f" (cell {finding.cell})" if finding.cell else ""
         kind = "note" if finding.harmless else "DEFECT"
-        typer.echo(f"{kind}: {finding.file}{cell}: {finding.message}")
+        typer.echo(f"{kind}: {finding.file}{_which(finding.cells)}: {finding.message}")
     sweeps = len(store.sweeps())
     typer.echo(
         f"{root}: {sweeps} sweep{'s' * (sweeps != 1)}, {len(defects)} "
@@ -243,6 +245,14 @@ def bench(
         "memory": f"{memory} a worker, beyond shared data",
     }
     typer.echo("\n".join(f"{name:11} {text}" for name, text in lines.items()))
+
+
+def _which(cells: Sequence[str]) -> str:
+    """The cells that a finding concerns, the first of many."""
+    if not cells:
+        return ""
+    more = f" and {len(cells) - _CELLS_SHOWN} more" if len(cells) > _CELLS_SHOWN else ""
+    return f" (cell{'s' * (len(cells) > 1)} {', '.join(cells[:_CELLS_SHOWN])}{more})"
 
 
 def _results(root: str) -> "Store":

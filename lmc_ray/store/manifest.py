@@ -16,7 +16,7 @@ from lmc_ray.store.files import DataFile, list_folder, write_whole
 from lmc_ray.store.parquet import Damaged, Written, fetch
 from lmc_ray.store.schemas import SCHEMA_VERSION
 
-_FOLDER = "compactions"
+FOLDER = "compactions"
 _SUFFIX = ".json"
 
 
@@ -44,7 +44,7 @@ class Compaction:
     def path(self, base: str) -> str:
         """Where the manifest lies in a root."""
         name = f"{self.generation:08d}-{self.name}{_SUFFIX}"
-        return f"{base}/{_FOLDER}/sweep={self.sweep}/{name}"
+        return f"{base}/{FOLDER}/sweep={self.sweep}/{name}"
 
 
 def publish(filesystem: fs.FileSystem, base: str, compaction: Compaction) -> None:
@@ -64,7 +64,7 @@ def publish(filesystem: fs.FileSystem, base: str, compaction: Compaction) -> Non
 
 def manifest_files(filesystem: fs.FileSystem, base: str, sweep: str | None) -> list[DataFile]:
     """The manifests of one sweep, or of all, as a listing shows them."""
-    folder = f"{base}/{_FOLDER}" if sweep is None else f"{base}/{_FOLDER}/sweep={sweep}"
+    folder = f"{base}/{FOLDER}" if sweep is None else f"{base}/{FOLDER}/sweep={sweep}"
     return [file for file in list_folder(filesystem, folder) if _is_manifest(file)]
 
 

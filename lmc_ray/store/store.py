@@ -8,10 +8,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lmc_ray.errors import UserError
-from lmc_ray.store import commit, listing, snapshot
+from lmc_ray.store import commit, snapshot
 from lmc_ray.store.compact import Compacted, compact
 from lmc_ray.store.files import one_line, open_root, write_whole
-from lmc_ray.store.schemas import CELL_TABLES
+from lmc_ray.store.listing import Listing, data_files, look
+from lmc_ray.store.schemas import CELL_TABLES, TABLES
 from lmc_ray.store.verify import Finding, verify_cells, verify_files
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class Store:
         marks = [
             file.sweep
             for table in ("runs", "trials")
-            for file in listing.data_files(self._filesystem, self._base, table, None)
+            for file in data_files(self._filesystem, self._base, table, None)
         ]
         return sorted(set(marks))
 
@@ -164,13 +165,20 @@ class Store:
         """Everything in the root that is not as a commit leaves it; an empty list is good news."""
         import duckdb
 
-        findings = verify_files(self._filesystem, self._base)
+        def moment() -> tuple[Listing, list[Finding]]:
+            found = look(self._filesystem, self._base, None, tuple(TABLES))
+            return found, verify_files(self._filesystem, self._base, found)
+
+        try:
+            listing, findings = snapshot.unless_gone(moment)
+        except UserError as problem:
+            return [Finding(False, self._base, (), str(problem))]
         try:
             with self.database() as database:
-                findings += verify_cells(self._base, database)
+                findings += verify_cells(self._base, listing, database)
         except (UserError, duckdb.Error) as problem:
             # A file of a newer version or with bytes changed in place; it has its own finding.
-            findings.append(Finding(True, self._base, None, f"not checked further: {problem}"))
+            findings.append(Finding(True, self._base, (), f"not checked further: {problem}"))
         return findings
 
 
