@@ -18,7 +18,7 @@ from pyarrow import fs
 from lmc_ray.errors import UserError, unknown
 from lmc_ray.store.files import COMPACTED, SUFFIX, write_whole
 from lmc_ray.store.parquet import Written, digest, encode
-from lmc_ray.store.schemas import CELL_TABLES, TABLES
+from lmc_ray.store.schemas import CELL_TABLES, LOOSE_TABLES, TABLES
 
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]  # by table
 
@@ -48,7 +48,7 @@ def commit(filesystem: fs.FileSystem, base: str, sweep: str, attempt: str, rows:
     # Everything is encoded, and so checked, before the first byte is written.
     files: dict[str, bytes] = {}
     manifest: dict[str, Written] = {}
-    for table in (*CELL_TABLES, "runs", "trials"):
+    for table in (*CELL_TABLES, "runs", *LOOSE_TABLES):
         if not rows.get(table):
             continue
         full = [{**row, "sweep": sweep, "attempt": attempt} for row in rows[table]]

@@ -29,6 +29,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -40,7 +41,7 @@ from lmc_ray.store.files import COMPACTED, SUFFIX, THREADS, DataFile, remove_all
 from lmc_ray.store.listing import Listing, Owner, data_files, look
 from lmc_ray.store.manifest import Compaction, publish
 from lmc_ray.store.parquet import Content, Written, decode, digest, fetch, read_all
-from lmc_ray.store.schemas import CELL_TABLES, TABLES
+from lmc_ray.store.schemas import CELL_TABLES, LOOSE_TABLES, TABLES
 from lmc_ray.store.snapshot import first_rows, parts, unless_gone, whole_marks, winners
 from lmc_ray.store.visible import Part
 
@@ -67,15 +68,17 @@ class Compacted:
 
 @dataclass(frozen=True)
 class _Input:
-    """What goes into one compaction: marks and files of trials, of attempts and compactions."""
+    """What goes into one compaction: the marks of attempts and of earlier compactions."""
 
     marks: Sequence[Content]
-    trials: Sequence[Content]
+    loose: Mapping[str, Sequence[Content]]
+    """Files of tables without cells, by table: each a mark of its own."""
 
     @property
     def new(self) -> bool:
         """Whether there is anything of attempts among it."""
-        return any(not content.file.compacted for content in (*self.marks, *self.trials))
+        every = chain(self.marks, *self.loose.values())
+        return any(not content.file.compacted for content in every)
 
     def without(self, file: DataFile) -> "_Input":
         """All but the attempt whose file this is.
@@ -94,7 +97,7 @@ class _Input:
             for table in CELL_TABLES:
                 if table in mark.manifest:
                     yield listing.files[table][mark.file.owner]
-        for content in self.trials:
+        for content in chain(*self.loose.values()):
             yield content.file
 
 
@@ -121,12 +124,12 @@ def _compact(filesystem: fs.FileSystem, base: str, sweep: str) -> Compacted:
     listing = look(filesystem, base, sweep, tuple(TABLES))
     abandoned = [file for file in listing.unpublished if file.attempt in begun]
     before = sum(map(len, listing.files.values())) + len(listing.replaced) + len(abandoned)
-    useless = [*listing.replaced, *abandoned]
+    useless = list(listing.replaced)
     manifests = [f for f, each in listing.manifests.items() if each not in listing.live.values()]
 
     given = _input(filesystem, listing)
-    tables: dict[str, tuple[bytes, Written]] = {}
-    while not tables and (given.new or len(listing.live) > 1 or abandoned):
+    tables: dict[str, tuple[bytes, Written]] | None = None
+    while tables is None and (given.new or len(listing.live) > 1 or abandoned):
         try:
             tables = _merged(filesystem, listing, given)
         except _ChangedError as problem:
@@ -134,11 +137,12 @@ def _compact(filesystem: fs.FileSystem, base: str, sweep: str) -> Compacted:
     if tables:
         new = _manifest(sweep, listing, given, abandoned, tables)
         _write(filesystem, base, new, tables)
-        useless += given.files(listing)
+        useless += [*abandoned, *given.files(listing)]
         manifests = list(listing.manifests)
     remove_all(filesystem, [file.path for file in (*useless, *manifests)])
     cells = {cell for mark in given.marks for cell in mark.rows["cell_id"].to_pylist()}
-    return Compacted(bool(tables), len(cells), before, before - len(useless) + len(tables))
+    after = before - len(useless) + len(tables or ())
+    return Compacted(bool(tables), len(cells), before, after)
 
 
 def _input(filesystem: fs.FileSystem, listing: Listing) -> _Input:
@@ -148,8 +152,13 @@ def _input(filesystem: fs.FileSystem, listing: Listing) -> _Input:
         UserError: a compaction is damaged. What it replaced, if still there, may be worth a look.
     """
     marks, torn = whole_marks(filesystem, listing)
-    trials, unreadable = read_all(filesystem, "trials", list(listing.files["trials"].values()))
-    for damaged in (*listing.damaged, *torn, *unreadable):
+    loose: dict[str, list[Content]] = {}
+    for table in LOOSE_TABLES:
+        files = list(listing.files[table].values())
+        loose[table], unreadable = read_all(filesystem, table, files)
+        torn += unreadable
+    for damaged in torn:
+        # What is torn of an attempt stays as it is.
         if damaged.file.compacted or damaged in listing.damaged:
             raise _damaged(damaged.file, damaged.reason)
     for owner, each in listing.live.items():
@@ -157,7 +166,7 @@ def _input(filesystem: fs.FileSystem, listing: Listing) -> _Input:
             file = listing.files[table][owner]
             if digest(fetch(filesystem, file)) != each.files[table].sha256:
                 raise _damaged(file, "was changed")
-    return _Input(marks, trials)
+    return _Input(marks, loose)
 
 
 def _damaged(file: DataFile, reason: str) -> UserError:
@@ -179,8 +188,9 @@ def _merged(
     sums = {(m.file.owner, t): written for m in given.marks for t, written in m.manifest.items()}
     files = {
         "runs": _file("runs", iter([won.runs])),
-        "trials": _file("trials", iter([first_rows("trials", [c.rows for c in given.trials])])),
     }
+    for table, contents in given.loose.items():
+        files[table] = _file(table, iter([first_rows(table, [c.rows for c in contents])]))
     for table in CELL_TABLES:
         wanted = parts(table, listing, given.marks, won)
         files[table] = _file(table, _rows(filesystem, table, wanted, sums))

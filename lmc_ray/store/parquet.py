@@ -105,7 +105,7 @@ def decode(table: str, file: DataFile, data: pa.Buffer) -> Content | Damaged:
     """The rows in a file's bytes; see `read`."""
     schema = TABLES[table].schema
     try:
-        rows = pq.ParquetFile(pa.BufferReader(data)).read()
+        rows = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)  # many files at a time
         metadata = rows.schema.metadata or {}
         version = int(metadata.get(VERSION_KEY, b"0"))
         if version > SCHEMA_VERSION:

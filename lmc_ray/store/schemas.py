@@ -222,8 +222,11 @@ TABLES: Mapping[str, Table] = {
     ),
 }
 
+# The tables whose rows belong to no cell: each of their files is a mark of its own.
+LOOSE_TABLES = ("trials",)
+
 # The tables whose rows count only through their cell's row in `runs`.
-CELL_TABLES = tuple(name for name in TABLES if name not in ("runs", "trials"))
+CELL_TABLES = tuple(name for name in TABLES if name not in ("runs", *LOOSE_TABLES))
 
 # The columns of `runs` that two cells of one method must share to be seeds of one configuration.
 CONFIGURATION = tuple(field.name for field in (*_MEASURED_ON, *_HYPERPARAMETERS))

@@ -88,14 +88,14 @@ def cells(filesystem: fs.FileSystem, base: str, sweep: str | None) -> Snapshot:
     )
 
 
-def trials(filesystem: fs.FileSystem, base: str, sweep: str | None) -> pa.Table:
-    """The trials that can be seen of one sweep, or of all; the same errors."""
+def loose(filesystem: fs.FileSystem, base: str, table: str, sweep: str | None) -> pa.Table:
+    """The visible rows of a table without cells, of one sweep or of all; the same errors."""
 
     def moment() -> pa.Table:
-        listing = look(filesystem, base, sweep, ("trials",))
-        found, damaged = read_all(filesystem, "trials", list(listing.files["trials"].values()))
+        listing = look(filesystem, base, sweep, (table,))
+        found, damaged = read_all(filesystem, table, list(listing.files[table].values()))
         _warn([*listing.damaged, *damaged])
-        return first_rows("trials", [content.rows for content in found])
+        return first_rows(table, [content.rows for content in found])
 
     return unless_gone(moment)
 

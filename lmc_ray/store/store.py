@@ -12,7 +12,7 @@ from lmc_ray.store import commit, snapshot
 from lmc_ray.store.compact import Compacted, compact
 from lmc_ray.store.files import one_line, open_root, write_whole
 from lmc_ray.store.listing import Listing, data_files, look
-from lmc_ray.store.schemas import CELL_TABLES, TABLES
+from lmc_ray.store.schemas import CELL_TABLES, LOOSE_TABLES, TABLES
 from lmc_ray.store.verify import Finding, verify_cells, verify_files
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Store:
         """The sweeps with anything committed, by name."""
         marks = [
             file.sweep
-            for table in ("runs", "trials")
+            for table in ("runs", *LOOSE_TABLES)
             for file in data_files(self._filesystem, self._base, table, None)
         ]
         return sorted(set(marks))
@@ -94,13 +94,14 @@ class Store:
         import duckdb
 
         # Trials first: one that can be seen has cells that can be seen.
-        trials = snapshot.trials(self._filesystem, self._base, sweep)
+        loose = {
+            table: snapshot.loose(self._filesystem, self._base, table, sweep)
+            for table in LOOSE_TABLES
+        }
         seen = snapshot.cells(self._filesystem, self._base, sweep)
         connection = duckdb.connect(config={"python_enable_replacements": "false"})
-        connection.register("runs", seen.runs)
-        for name, rows in seen.tables.items():
+        for name, rows in {"runs": seen.runs, **seen.tables, **loose}.items():
             connection.register(name, rows)
-        connection.register("trials", trials)
         connection.execute("SET enable_external_access = false")
         connection.execute("SET TimeZone = 'UTC'")
         return connection

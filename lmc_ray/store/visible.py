@@ -58,7 +58,7 @@ class VisibleRows(ds.InMemoryDataset):
         super().__init__(TABLES[table].schema.empty_table())
         self._table, self._parts, self._filesystem = table, parts, filesystem
         self._again = again
-        self._bytes: list[tuple[Part, pa.Buffer]] | None = None
+        self._opened: list[tuple[ds.Dataset, pc.Expression | None]] = []
 
     def scanner(
         self,
@@ -71,19 +71,25 @@ class VisibleRows(ds.InMemoryDataset):
         Raises:
             UserError: a file cannot be reached.
         """
-        if self._bytes is None:
-            self._bytes = self._fetched()
-        whole = [data for part, data in self._bytes if part.whole]
-        scanners = [self._of(whole).scanner(columns=columns, filter=filter, **options)]
-        for part, data in self._bytes:
-            if not part.whole:
-                keep = pc.field("cell_id").isin(list(part.cells))
-                both = keep if filter is None else keep & filter
-                scanners.append(self._of([data]).scanner(columns=columns, filter=both, **options))
+        if not self._opened:
+            self._opened = self._open()
+        scanners = [
+            rows.scanner(columns=columns, filter=_both(keep, filter), **options)
+            for rows, keep in self._opened
+        ]
         if len(scanners) == 1:
             return scanners[0]
         batches = chain.from_iterable(each.to_batches() for each in scanners)
         return ds.Scanner.from_batches(batches, schema=scanners[0].projected_schema)
+
+    def _open(self) -> list[tuple[ds.Dataset, pc.Expression | None]]:
+        """The files in memory, and which of their rows to keep: of most all, in one data set."""
+        files = self._fetched()
+        opened = [(self._of([data for part, data in files if part.whole]), None)]
+        for part, data in files:
+            if not part.whole:
+                opened.append((self._of([data]), pc.field("cell_id").isin(list(part.cells))))
+        return opened
 
     def _of(self, files: Sequence[pa.Buffer]) -> ds.FileSystemDataset:
         fragments = [_FORMAT.make_fragment(data) for data in files]
@@ -99,3 +105,7 @@ class VisibleRows(ds.InMemoryDataset):
                 parts = self._again(self._table)
             else:
                 return list(zip(parts, data, strict=True))
+
+
+def _both(one: pc.Expression | None, other: pc.Expression | None) -> pc.Expression | None:
+    return other if one is None else one if other is None else one & other

@@ -2,13 +2,12 @@
 
 import hashlib
 import re
-import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
+from pyarrow.fs import FileSelector, LocalFileSystem
 from ray import tune
 from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
 from rich.console import Console
@@ -17,6 +16,7 @@ from lmc_ray.benchmarks import Benchmark
 from lmc_ray.errors import UserError
 from lmc_ray.learners import METHODS
 from lmc_ray.store import Store
+from lmc_ray.store.files import open_root
 from lmc_ray.sweep.cells import Block
 from lmc_ray.sweep.cluster import Resources, check_shared
 from lmc_ray.sweep.conductor import Conductor
@@ -86,7 +86,8 @@ def _tune(
     conductor: Conductor, store: Store, workplace: Workplace, machine: Machine
 ) -> BaseException | None:
     """Let Tune work through the conductor's blocks; the first error of a block, if any."""
-    scratch = f"{workplace.results.rstrip('/')}/.ray"
+    filesystem, base = open_root(workplace.results)
+    scratch = f"{base}/.ray"
     resources = {"cpu": workplace.threads, "gpu": machine.gpus_per_trial}
     tuner = Tuner(
         tune.with_resources(StackTrainable, resources),
@@ -101,6 +102,7 @@ def _tune(
         run_config=RunConfig(
             name=workplace.sweep,
             storage_path=scratch,
+            storage_filesystem=None if isinstance(filesystem, LocalFileSystem) else filesystem,
             failure_config=FailureConfig(max_failures=MAX_FAILURES),
             checkpoint_config=CheckpointConfig(
                 checkpoint_frequency=1, checkpoint_at_end=False, num_to_keep=1
@@ -109,11 +111,11 @@ def _tune(
         ),
     )
     errors = tuner.fit().errors
-    if "://" not in scratch:
-        # Other sweeps of this root may be running and have their checkpoints beside ours.
-        shutil.rmtree(Path(scratch) / workplace.sweep, ignore_errors=True)
-        with suppress(OSError):
-            Path(scratch).rmdir()
+    # Other sweeps of this root may be running and have their checkpoints beside ours.
+    with suppress(OSError):
+        filesystem.delete_dir(f"{scratch}/{workplace.sweep}")
+        if not filesystem.get_file_info(FileSelector(scratch)):
+            filesystem.delete_dir(scratch)
     return errors[0] if errors else None
 
 
