@@ -134,6 +134,35 @@ def table(
 
 
 @app.command()
+def compare(
+    root: Root,
+    method: Annotated[str, typer.Option(metavar="METHOD", help="the method in question")],
+    baseline: Annotated[
+        list[str], typer.Option(metavar="METHOD", help="what to compare it with; may be repeated")
+    ],
+    benchmark: Annotated[
+        str | None, typer.Option(metavar="NAME", help="only on this benchmark")
+    ] = None,
+    form: Annotated[
+        Literal["text", "markdown", "latex"], typer.Option("--format", help="of the output")
+    ] = "text",
+    sweep: Sweep = None,
+    output: Output = None,
+) -> None:
+    """Compare confirmed methods seed by seed: difference, interval, exact test.
+
+    Exit status 3 if the method is worse than a baseline, 0 if it holds.
+    """
+    from lmc_ray.tables import compare, compare_sheets, render
+
+    with _open(root, sweep) as database:
+        comparisons = compare(database, method, baseline, benchmark)
+    _put(render(compare_sheets(comparisons), form).encode(), output)
+    if any(each.worse for each in comparisons):
+        raise typer.Exit(3)
+
+
+@app.command()
 def verify(root: Root) -> None:
     """Check every file of the results: torn or missing files, duplicates, incomplete cells.
 
@@ -193,6 +222,31 @@ def benchmarks() -> None:
     notes = [f"{', '.join(names)}: {source}" for source, names in by_source.items()]
     columns = ("benchmark", "tasks", "at\nmost", "classes", "image", "network")
     typer.echo(render([Sheet("Benchmarks and their defaults", columns, rows, notes)]), nl=False)
+
+
+@app.command()
+def validate(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE…", help="files for `ray up` or KubeRay")
+    ],
+) -> None:
+    """Check cluster files offline, before they cost or expose anything.
+
+    Ray's schema, the cloud's own model of the machines, file mounts (from the folder that `ray up`
+    is run in), open ports, authentication, and LMC_* on every node. Each finding names its line.
+    """
+    from lmc_ray.clusters import validate as findings_of
+
+    wrong = False
+    for file in files:
+        findings = findings_of(file)
+        wrong |= bool(findings)
+        for finding in findings:
+            typer.echo(f"{file}:{finding.line}: {finding.message}", err=True)
+        if not findings:
+            typer.echo(f"{file}: OK")
+    if wrong:
+        raise typer.Exit(2)
 
 
 @app.command()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 SOURCE = "Mirzadeh et al. 2021 (arXiv:2010.04495), Table 1"
 TASKS = 20
+SEEDS = 5
 _ANGLE = 9.0
 
 

@@ -14,7 +14,7 @@ from lmc_ray.connectivity.paths import (
     Path,
     barriers,
     linear_path,
-    sequential_paths,
+    own_paths,
     trio_paths,
 )
 from lmc_ray.learners import METHODS, Learner, Setting, Trio
@@ -70,11 +70,11 @@ def _plan(
 ) -> tuple[type[Learner[Any]], list[Path]]:
     """Who learns, and which paths are measured at the end."""
     learner = METHODS[method].learner
-    if measurement.path_points and method == "mcsgd":
+    if not measurement.path_points or learner.minimum == "multitask":
+        return learner, []
+    if learner.minimum == "connected":
         return Trio, trio_paths(tasks)
-    if measurement.path_points and learner.minimum == "sequential":
-        return learner, sequential_paths(tasks)
-    return learner, []
+    return learner, own_paths(learner.minimum, tasks)
 
 
 class Training:
@@ -152,9 +152,8 @@ class Training:
         """Summary numbers of the method's own minimum; None unless the replica finished."""
         if record.status != "finished":
             return None
-        curve = self.curve(record)
-        if len(curve) < self.task:  # joint training has minima at the end only
-            return Summary(curve[-1], None, None, None)
+        if self.learner.minimum == "multitask":  # sees old tasks again, so it forgets nothing
+            return Summary(self.curve(record)[-1], None, None, None)
         return summarize(self._matrix(record))
 
     def state(self) -> dict[str, Any]:

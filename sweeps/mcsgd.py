@@ -38,7 +38,7 @@ STUDIES = [
     ),
     Study(
         method="stable-sgd",
-        trials=20,  # at most: four hyperparameters need fewer trials than MC-SGD's nine
+        trials=10,  # at most: four hyperparameters need fewer trials than MC-SGD's nine
         space={
             "learning_rate": Range(0.02, 0.2, log=True),
             "lr_decay": Range(0.3, 1.0),

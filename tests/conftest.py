@@ -4,7 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
+
+# How long an example takes says nothing on a busy machine.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 # Before anything imports them: every annotated type and tensor shape of these is then checked.
 # Not hyperparameters: there a wrong type is the user's mistake, and must come out as such.
@@ -13,13 +18,20 @@ _CHECKED = [
     *(
         f"lmc_ray.learners.{name}"
         for name in (
+            "agem",
+            "averaging",
             "batches",
             "connection_batches",
             "descent",
+            "er",
             "evaluation",
+            "ewc",
+            "fisher",
             "learner",
             "mcsgd",
             "multitask",
+            "remembering",
+            "replay",
             "sgd",
             "trio",
         )

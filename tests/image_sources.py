@@ -52,7 +52,7 @@ def write_parquet(
     write_columns(file, {image_column: rows, label_column: [int(label) for label in labels]})
 
 
-def write_columns(file: Path, columns: dict[str, list]) -> None:
+def write_columns(file: Path, columns: dict[str, list | pa.Array]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(columns), file)
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +17,11 @@ from typing import Any
 
 import pytest
 
+from lmc_ray.store import TABLES as SCHEMAS
 from lmc_ray.store import Store
 
 SWEEPS = Path(__file__).parent.parent / "sweeps"
-PATIENCE = 280.0
+PATIENCE = 600.0
 """Seconds to wait for anything; a busy machine needs many."""
 
 # What may differ between two runs of one cell: nothing that anybody would call a result.
@@ -117,6 +118,18 @@ class Driver:
             time.sleep(0.1)
 
 
+def clean_environment() -> dict[str, str]:
+    """What processes with Ray need, and nothing that changes how they behave."""
+    return {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "LMC_"))} | {
+        "LMC_CACHE": os.environ["LMC_CACHE"],
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(SWEEPS.parent),  # this checkout, wherever the script lies
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_agent_register_timeout_ms": str(round(1000 * PATIENCE)),  # else the raylet gives up
+        "RAY_raylet_start_wait_time_s": str(round(PATIENCE)),
+    }
+
+
 def wait_until(condition: Callable[[], Any], problem: str) -> None:
     end = time.monotonic() + PATIENCE
     while not condition():
@@ -126,7 +139,12 @@ def wait_until(condition: Callable[[], Any], problem: str) -> None:
 
 
 @contextmanager
-def started(root: Path, *arguments: str, script: Path | None = None) -> Iterator[Driver]:
+def started(
+    root: Path,
+    *arguments: str,
+    script: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Driver]:
     """A sweep script at work on a results root; killed, with its Ray, when the test is done."""
     folder = root.parent
     folder.mkdir(parents=True, exist_ok=True)
@@ -134,19 +152,12 @@ def started(root: Path, *arguments: str, script: Path | None = None) -> Iterator
         script = folder / "small.py"
         script.write_text(SMALL)
         arguments = (*SMALL_OPTIONS, *arguments)
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "LMC_"))} | {
-        "LMC_CACHE": os.environ["LMC_CACHE"],
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(SWEEPS.parent),  # this checkout, wherever the script lies
-        "RAY_AUTH_MODE": "disabled",
-        "RAY_raylet_start_wait_time_s": str(round(PATIENCE)),
-    }
     log = folder / f"driver-{time.monotonic_ns()}"
     with log.with_suffix(".out").open("wb") as out, log.with_suffix(".err").open("wb") as err:
         process = subprocess.Popen(
             [sys.executable, script, "--results", root, *arguments],
             cwd=folder,
-            env=environment,
+            env=clean_environment() | {"LMC_LOGS": str(folder / "logs")} | dict(environment or {}),
             stdout=out,
             stderr=err,
             start_new_session=True,
@@ -170,7 +181,7 @@ def whole(root: Path, *arguments: str, script: Path | None = None) -> Ended:
     assert ended.status == 0, ended.err
     assert ended.err == ""
     assert not Store(str(root)).verify()
-    assert not (root / ".ray").exists(), "checkpoints stay behind"
+    assert not (root / ".checkpoints").exists(), "checkpoints stay behind"
     return ended
 
 
@@ -192,6 +203,23 @@ def content(root: Path, name: str | None = None) -> dict[str, list[dict[str, Any
             ]
             found[table] = sorted(rows, key=repr)
     return found
+
+
+def check_undisturbed(root: Path, ended: Ended, calm: tuple[Path, Ended]) -> None:
+    """Whatever happened on the way: the results of a sweep that nothing disturbed.
+
+    Every planned cell is there once, with all its rows, each once; trials and tables are the same.
+    """
+    assert ended.status == 0, ended.err
+    assert ended.err == ""
+    with Store(str(root)).database() as database:
+        for table in TABLES:
+            key = ", ".join(("sweep", *SCHEMAS[table].key))
+            sql = f"SELECT {key}, count(*) FROM {table} GROUP BY ALL HAVING count(*) > 1"
+            assert database.sql(sql).fetchall() == [], f"rows of {table} that are there twice"
+    assert content(root) == content(calm[0])
+    assert ended.tables == calm[1].tables.replace(str(calm[0]), str(root))
+    assert [finding for finding in Store(str(root)).verify() if not finding.harmless] == []
 
 
 def files(root: Path) -> dict[str, bytes]:

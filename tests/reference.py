@@ -5,7 +5,7 @@ the streams that say which examples are drawn and which units are dropped, and t
 parameters in the flat vector.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import ceil
@@ -112,6 +112,10 @@ class Points(NamedTuple):
     """True where a logit does not count."""
 
 
+Change = Callable[[int, Points], None]
+"""(step, batch)."""
+
+
 @dataclass
 class Lone:
     """One replica on its own."""
@@ -124,6 +128,8 @@ class Lone:
     """Parameters before every step on a task's loss."""
     connect_trace: list[Tensor] = field(default_factory=list)
     """Parameters before every step on J."""
+    after: list[Tensor] = field(default_factory=list)
+    """Parameters after every step on a task's loss."""
 
     def __post_init__(self) -> None:
         few = self.setting.benchmark
@@ -212,6 +218,14 @@ class Lone:
         grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters()]
         return parameters_to_vector(grads).clone()
 
+    def put_grad(self, gradient: Tensor) -> None:
+        """Fill the .grad buffers from a flat vector."""
+        used = 0
+        for parameter in self.parameters():
+            piece = gradient[used : used + parameter.numel()]
+            parameter.grad = piece.view_as(parameter).clone()
+            used += parameter.numel()
+
     def parameters(self) -> list[nn.Parameter]:
         """The module's parameters."""
         return list(self.module.parameters())
@@ -229,9 +243,18 @@ class Lone:
         return self.h.epochs
 
     def descend(
-        self, w: Tensor, chosen: list[Pair], cuts: list[int], task: int, purpose: str
+        self,
+        w: Tensor,
+        chosen: list[Pair],
+        cuts: list[int],
+        task: int,
+        purpose: str,
+        change: Change | None = None,
     ) -> Tensor:
-        """Fresh SGD over consecutive pieces of `chosen`, of the sizes that `cuts` says."""
+        """Fresh SGD over consecutive pieces of `chosen`, of the sizes that `cuts` says.
+
+        `change` may alter what lies in the .grad buffers before each step.
+        """
         self.load(w)
         optimiser = torch.optim.SGD(self.parameters(), lr=self.rate(task), momentum=self.h.momentum)
         for step, piece in enumerate(torch.arange(len(chosen)).split(cuts)):
@@ -239,10 +262,13 @@ class Lone:
             batch = self.points(chosen[i] for i in piece.tolist())
             optimiser.zero_grad()
             self.loss(batch, self.factors(batch, purpose, task, step)).backward()
+            if change is not None:
+                change(step, batch)
             optimiser.step()
+            self.after.append(self.flat())
         return self.flat()
 
-    def sgd(self, w: Tensor, task: int) -> Tensor:
+    def sgd(self, w: Tensor, task: int, change: Change | None = None) -> Tensor:
         """ŵ_t from w: epochs over one task, each in an order of its own."""
         chosen, cuts = [], []
         for number in range(self.passes(task)):
@@ -251,7 +277,7 @@ class Lone:
                 order = self.shuffled(order, "order", task, number)
             chosen += order
             cuts += pieces(len(order), self.h.batch_size)
-        return self.descend(w, chosen, cuts, task, "dropout")
+        return self.descend(w, chosen, cuts, task, "dropout", change)
 
     def together(self, w: Tensor, chosen: list[Pair], task: int) -> Tensor:
         """SGD on examples of several tasks."""
@@ -363,7 +389,7 @@ def mcsgd(lone: Lone) -> Solutions:
     memory = lone.remembered(1)
     for task in range(2, lone.tasks + 1):
         before = found.connected[-1]
-        end = lone.sgd(before, task)
+        end = lone.sgd(before, task, beside(lone, memory if lone.h.replay_batch_size else [], task))
         w = (before + lone.h.init_position * (end - before)).requires_grad_()
         optimiser = torch.optim.SGD(
             [w], lr=lone.h.connect_learning_rate, momentum=lone.h.connect_momentum
@@ -512,3 +538,167 @@ def sequel_jax(lone: Lone) -> Solutions:
         found.sgd.append(end)
         found.connected.append(optimiser.w)
     return found
+
+
+# --- the baselines, and what is not in the paper --------------------------------------------------
+
+
+def seen_last(lone: Lone, task: int) -> list[Pair]:
+    """A task's examples in the order of its last epoch."""
+    order = lone.every(task)
+    if lone.h.shuffle:
+        order = lone.shuffled(order, "order", task, lone.passes(task) - 1)
+    return order
+
+
+def ring(lone: Lone, task: int) -> list[Pair]:
+    """One first-in first-out buffer a class, after the task."""
+    labels = lone.data[task].labels.tolist()
+    buffers: dict[int, list[Pair]] = {label: [] for label in sorted(set(labels))}
+    for pair in seen_last(lone, task):
+        buffer = buffers[labels[pair.row]]
+        buffer.append(pair)
+        if len(buffer) > lone.h.memory_per_class:
+            buffer.pop(0)
+    return [pair for buffer in buffers.values() for pair in buffer]
+
+
+def reservoir(lone: Lone, memory: list[Pair], task: int, seen: int) -> list[Pair]:
+    """Algorithm R over the whole stream; as large as the rings together at its end."""
+    classes = lone.setting.benchmark.task_classes(1)
+    each = lone.setting.benchmark.classes if classes is None else len(classes)
+    capacity = lone.h.memory_per_class * each * lone.tasks
+    memory, order = list(memory), seen_last(lone, task)
+    generator = stream(lone.seed, "reservoir", task)
+    for uniform, pair in zip(
+        torch.rand(len(order), generator=generator, dtype=torch.float64).tolist(),
+        order,
+        strict=True,
+    ):
+        seen += 1
+        if len(memory) < capacity:
+            memory.append(pair)
+        elif (slot := int(uniform * seen)) < capacity:
+            memory[slot] = pair
+    return memory
+
+
+def replayed(lone: Lone, memory: list[Pair], task: int, step: int) -> tuple[int, Tensor]:
+    """Size and gradient of one step's replayed batch; the .grad buffers keep what they have."""
+    kept = lone.flat_grad()
+    batch = lone.points(lone.shuffled(memory, "replay", task, step)[: lone.h.replay_batch_size])
+    lone.module.zero_grad()
+    lone.loss(batch, lone.factors(batch, "replay-dropout", task, step)).backward()
+    gradient = lone.flat_grad()
+    lone.put_grad(kept)
+    return len(batch.labels), gradient
+
+
+def beside(lone: Lone, memory: list[Pair], task: int) -> Change | None:
+    """ER's gradient: of the sum of all losses of both batches, over their number."""
+    if not memory:
+        return None
+
+    def change(step: int, batch: Points) -> None:
+        number, gradient = replayed(lone, memory, task, step)
+        size = len(batch.labels)
+        lone.put_grad((size * lone.flat_grad() + number * gradient) / (size + number))
+
+    return change
+
+
+def projected(lone: Lone, memory: list[Pair], task: int) -> Change | None:
+    """A-GEM's gradient."""
+    if not memory:
+        return None
+
+    def change(step: int, batch: Points) -> None:
+        _, reference = replayed(lone, memory, task, step)
+        gradient = lone.flat_grad()
+        if torch.dot(gradient, reference) < 0:
+            along = torch.dot(gradient, reference) / torch.dot(reference, reference)
+            lone.put_grad(gradient - along * reference)
+
+    return change
+
+
+def replaying(lone: Lone, changed: Callable[[Lone, list[Pair], int], Change | None]) -> Tensor:
+    """ER or A-GEM, by what they make of the replayed gradient; the last ŵ."""
+    w, memory, seen = lone.w0, list[Pair](), 0
+    for task in range(1, lone.tasks + 1):
+        w = lone.sgd(w, task, changed(lone, memory, task))
+        if lone.h.replay_memory == "ring":
+            memory = memory + ring(lone, task)
+        else:
+            memory = reservoir(lone, memory, task, seen)
+        seen += len(lone.data[task].labels)
+    return w
+
+
+def information(lone: Lone, w: Tensor, task: int) -> Tensor:
+    """Mean squared gradient of log p of single examples, one backward pass each."""
+    chosen = lone.shuffled(lone.every(task), "fisher", task)[: lone.h.fisher_examples]
+    uniform = torch.rand(len(chosen), generator=stream(lone.seed, "fisher-labels", task))
+    lone.load(w)
+    total = torch.zeros_like(w)
+    for piece in torch.arange(len(chosen)).split(lone.h.batch_size):
+        group = lone.points(chosen[i] for i in piece.tolist())
+        for place, i in enumerate(piece.tolist()):
+            logits = lone.module(group.images)
+            if group.masked is not None:
+                logits = logits.masked_fill(group.masked, float("-inf"))
+            log_p = logits.log_softmax(dim=1)[place]
+            label = int(group.labels[place])
+            if lone.h.fisher_labels == "sampled":
+                below, label = 0.0, -1
+                for c, p in enumerate(log_p.exp().tolist()):
+                    below += p
+                    if uniform[i] < below:
+                        label = c
+                        break
+            lone.module.zero_grad()
+            log_p[label].backward()
+            total += lone.flat_grad() ** 2
+    return total / len(chosen)
+
+
+def ewc(lone: Lone) -> Tensor:
+    """EWC with one anchor a task, or a single one that moves along; the last ŵ."""
+    w, anchors = lone.w0, list[tuple[Tensor, Tensor]]()
+
+    def change(step: int, batch: Points) -> None:
+        theta = lone.flat().requires_grad_()
+        penalty = torch.zeros((), dtype=torch.float64)
+        for strength, anchor in anchors:
+            penalty = penalty + lone.h.ewc_strength / 2 * (strength * (theta - anchor) ** 2).sum()
+        (pull,) = torch.autograd.grad(penalty, theta)
+        lone.put_grad(lone.flat_grad() + pull)
+
+    for task in range(1, lone.tasks + 1):
+        w = lone.sgd(w, task, change if anchors else None)
+        found = information(lone, w, task)
+        if lone.h.ewc_penalty == "online" and anchors:
+            anchors = [(lone.h.ewc_decay * anchors[0][0] + found, w)]
+        else:
+            anchors.append((found, w))
+    return w
+
+
+def between_tasks(lone: Lone) -> Tensor:
+    """Weight averaging after every task; the last average."""
+    w = lone.sgd(lone.w0, 1)
+    for task in range(2, lone.tasks + 1):
+        end = lone.sgd(w, task)
+        w = (1 - lone.h.average_position) * w + lone.h.average_position * end
+    return w
+
+
+def along_steps(lone: Lone) -> Tensor:
+    """The moving average of all steps after task 1; the last one."""
+    w = average = lone.sgd(lone.w0, 1)
+    for task in range(2, lone.tasks + 1):
+        lone.after.clear()
+        w = lone.sgd(w, task)
+        for step in lone.after:
+            average = lone.h.ema_decay * average + (1 - lone.h.ema_decay) * step
+    return average

@@ -54,7 +54,7 @@ def setting(
 def values(method: str, **changes: Any) -> Any:
     """A method's hyperparameters with batches that suit few examples."""
     small: dict[str, Any] = {"batch_size": 16}
-    if method == "mcsgd":
+    if method in ("mcsgd", "er-mcsgd"):
         small |= {"connect_steps": 3, "connect_batch_size": 8, "line_samples": 3}
     return hyperparameters(method, small | changes)
 
@@ -106,6 +106,12 @@ class Recorder:
         kept = None if factors is None else factors.clone()
         self.calls.append(Call(theta.clone(), pixels, labels.clone(), allowed, kept))
         return self.network.loss_and_gradient(theta, images, labels, allowed, factors, out)
+
+    def squared_gradients(
+        self, theta: Tensor, images: Tensor, labels: Tensor, allowed: Tensor | None = None
+    ) -> Tensor:
+        """As the network's."""
+        return self.network.squared_gradients(theta, images, labels, allowed)
 
 
 def recorded(place: Setting) -> tuple[Setting, Recorder]:

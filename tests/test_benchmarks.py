@@ -179,6 +179,14 @@ def test_digits_have_the_parts_of_the_protocol() -> None:
         assert (shares - whole).abs().max() < 0.01
 
 
+@pytest.mark.parametrize(("family", "tasks"), [("rotated", 2), ("split", 5), ("split", 2)])
+def test_the_smallest_class_of_the_tasks(family: str, tasks: int) -> None:
+    benchmark = load(f"{family}-digits", tasks=tasks)
+    labels = torch.cat([benchmark.examples(t, "train").labels for t in range(1, tasks + 1)])
+    copies = tasks if family == "rotated" else 1
+    assert benchmark.smallest_class == int(labels.unique(return_counts=True)[1].min()) // copies
+
+
 @pytest.mark.parametrize("name", ["rotated-digits", "permuted-digits", "split-digits"])
 def test_full_is_train_then_validation_without_a_copy(name: str) -> None:
     benchmark = load(name)

@@ -139,7 +139,7 @@ NUMERIC = [
     (method, each.name)
     for method, kind in METHODS.items()
     for each in fields(kind.hyperparameters)
-    if each.metadata.get("numeric") and each.name not in ("momentum", "dropout", "connect_momentum")
+    if each.metadata.get("numeric") and not each.metadata.get("open_high")
 ]
 
 

@@ -318,3 +318,25 @@ def test_results_of_a_newer_version(root: str, lmc):
         assert (done.status, done.err.count("\n")) == (2, 1)
         assert "upgrade lmc-ray" in done.err
     assert lmc("verify", root).status == 1
+
+
+# Compare
+
+
+def test_compare_exits_with_3_where_the_method_is_worse(lmc, tmp_path: Path) -> None:
+    store, root = Store(str(tmp_path / "results")), str(tmp_path / "results")
+    for method, better in (("mcsgd", 0.1), ("er", 0.0)):
+        rows = [
+            run(f"{method}{seed}", seed, method=method, average_accuracy=0.5 + seed / 100 + better)
+            for seed in range(6)
+        ]
+        store.commit("first", method, {"runs": rows})
+    holds = lmc("compare", root, "--method", "mcsgd", "--baseline", "er")
+    assert (holds.status, holds.err) == (0, "")
+    assert "better" in holds.out
+    worse = lmc("compare", root, "--method", "er", "--baseline", "mcsgd", "--format", "markdown")
+    assert worse.status == 3
+    assert "| worse |" in worse.out
+    unknown = lmc("compare", root, "--method", "err", "--baseline", "mcsgd")
+    assert (unknown.status, unknown.out) == (2, "")
+    assert "did you mean 'er'" in unknown.err

@@ -19,7 +19,7 @@ from lmc_ray.connectivity.paths import (
     Path,
     barriers,
     linear_path,
-    sequential_paths,
+    own_paths,
     trio_paths,
 )
 from lmc_ray.learners.evaluation import evaluate
@@ -54,6 +54,11 @@ class Constant:
         out: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         raise AssertionError("a path needs no gradient")
+
+    def squared_gradients(
+        self, theta: Tensor, images: Tensor, labels: Tensor, allowed: Tensor | None = None
+    ) -> Tensor:
+        raise NotImplementedError
 
 
 def two_classes(zeros: int, ones: int) -> Examples:
@@ -263,8 +268,8 @@ def test_two_tasks_have_no_path_twice() -> None:
 
 
 def test_the_path_of_sequential_sgd() -> None:
-    assert sequential_paths(5) == [Path("sequential", 1, "sequential", 5, eval_task=1)]
-    assert sequential_paths(1) == []
+    assert own_paths("averaged", 5) == [Path("averaged", 1, "averaged", 5, eval_task=1)]
+    assert own_paths("sequential", 1) == []
 
 
 @pytest.mark.parametrize("tasks", [2, 3, 7, 20])

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from lmc_ray.errors import UserError
 from lmc_ray.learners import METHODS, Setting, hyperparameters
+from lmc_ray.learners.agem import project
 from lmc_ray.learners.batches import Batch
 from lmc_ray.learners.connection_batches import connection_batches
+from lmc_ray.learners.fisher import sample
 from lmc_ray.learners.hyperparameters import MCSGD, numeric_fields
 from lmc_ray.learners.mcsgd import ModeConnectivitySGD
 from lmc_ray.learners.presets import preset
@@ -111,6 +113,7 @@ def test_growing_multitask(family: str, network: str, changes: dict[str, Any]) -
         {"memory_per_class": 3, "line_samples": 1, "init_position": 0.0},
         {"init_position": 1.0, "connect_momentum": 0.0, "shuffle": False},
         {"connect_examples": 5, "connect_batch_size": 1_000, "dropout": 0.0},
+        {"replay_batch_size": 7},
     ],
 )
 @pytest.mark.parametrize(("family", "network"), NETWORKS)
@@ -128,6 +131,84 @@ def test_mcsgd(family: str, network: str, changes: dict[str, Any]) -> None:
         torch.testing.assert_close(
             learner.tensors[name][0], theirs[-1], rtol=0, atol=tolerance, msg=name
         )
+
+
+REPLAYED: dict[str, dict[str, Any]] = {
+    "reservoir": {"replay_memory": "reservoir"},
+    "ring": {"replay_memory": "ring", "memory_per_class": 2},
+    "a small reservoir": {"replay_memory": "reservoir", "replay_batch_size": 9, "epochs": 2},
+    "all of it, in the given order": {"replay_batch_size": 1_000, "shuffle": False},
+    "dropout": {"dropout": 0.5, "replay_memory": "ring", "replay_batch_size": 7},
+}
+OTHERS: dict[str, tuple[str, Any, dict[str, dict[str, Any]]]] = {
+    "er": ("sequential", lambda lone: reference.replaying(lone, reference.beside), REPLAYED),
+    "agem": ("sequential", lambda lone: reference.replaying(lone, reference.projected), REPLAYED),
+    "ewc": (
+        "sequential",
+        reference.ewc,
+        {
+            "per task": {"fisher_examples": 24},
+            "weak": {"fisher_examples": 20, "ewc_strength": 1, "learning_rate": 0.02},
+            "empirical": {"fisher_examples": 24, "fisher_labels": "empirical"},
+            "online": {"fisher_examples": 24, "ewc_penalty": "online", "ewc_decay": 0.5},
+            "dropout": {"fisher_examples": 1_000, "dropout": 0.5},
+        },
+    ),
+    "weight-averaging": ("averaged", reference.between_tasks, {"α": {"average_position": 0.3}}),
+    "ema": ("averaged", reference.along_steps, {"β": {"ema_decay": 0.9}}),
+}
+
+
+@pytest.mark.parametrize(("family", "network"), NETWORKS)
+@pytest.mark.parametrize(
+    ("method", "variant"),
+    [(method, variant) for method, (_, _, variants) in OTHERS.items() for variant in variants],
+)
+def test_the_other_methods(method: str, variant: str, family: str, network: str) -> None:
+    """Every step on a task's loss, and the last minimum."""
+    minimum, algorithm, variants = OTHERS[method]
+    changes = variants[variant]
+    if network.startswith("resnet") and "dropout" in changes:
+        changes = {name: value for name, value in changes.items() if name != "dropout"}
+        changes |= {"fisher_examples": 24} if method == "ewc" else {}
+    place, h = setting(family, network), values(method, **{"learning_rate": 0.05} | changes)
+    learner, ours = trajectory(place, method, h)
+    lone = Lone(place, h, SEED)
+    last = algorithm(lone)
+    tolerance = 1e-7 if network.startswith("resnet") else 1e-10
+    visited = torch.stack(ours)
+    for w in lone.trace:
+        assert (visited - w).abs().amax(dim=1).min() < tolerance
+    torch.testing.assert_close(learner.tensors[minimum][0], last, rtol=0, atol=tolerance)
+
+
+def test_a_projected_gradient_does_not_harm_the_memory() -> None:
+    generator = torch.Generator().manual_seed(0)
+    reference_gradient = torch.randn(50, 6, generator=generator, dtype=torch.float64)
+    reference_gradient[0] = 0  # a memory that is learned by heart has no say
+    gradient = torch.randn(50, 6, generator=generator, dtype=torch.float64)
+    before = gradient.clone()
+    project(gradient, reference_gradient)
+    along = (before * reference_gradient).sum(dim=1)
+    assert (along < 0).any()
+    assert (along > 0).any()
+    assert gradient.isfinite().all()
+    after = (gradient * reference_gradient).sum(dim=1)
+    torch.testing.assert_close(after, along.clamp(min=0), rtol=0, atol=1e-12)
+    assert torch.equal(gradient[along >= 0], before[along >= 0])
+
+
+def test_the_fisher_information_of_sampled_labels_is_the_expected_hessian() -> None:
+    """E_y[∂log p ∂log pᵀ] = Diag(p) - ppᵀ for the logits: the mean over draws must come near it."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(1, 1, 5, generator=generator, dtype=torch.float64)
+    logits[..., 2] = -torch.inf  # a masked class is never drawn
+    uniform = torch.rand(1, 40_000, generator=generator, dtype=torch.float64)
+    drawn = sample(logits.expand(1, 40_000, 5), uniform)[0]
+    share = drawn.bincount(minlength=5) / len(drawn)
+    torch.testing.assert_close(share.double(), logits[0, 0].softmax(0), rtol=0, atol=0.01)
+    ends = sample(logits.expand(1, 2, 5), torch.tensor([[0.0, 1 - 2**-53]], dtype=torch.float64))
+    assert ends.tolist() == [[0, 4]]
 
 
 def test_mcsgd_lowers_j() -> None:
@@ -504,6 +585,18 @@ BAD: list[tuple[str, str, Any]] = [
     *(("mcsgd", "path_dropout", bad) for bad in ("on", 1)),
     *(("mcsgd", "continue_from", bad) for bad in ("inner", None)),
     *(("mcsgd", "loss_scale", bad) for bad in ("sum", None)),
+    *(("mcsgd", "replay_batch_size", bad) for bad in (-1, 2.5, None)),
+    *(("er", "replay_batch_size", bad) for bad in (0, -1, 2.5, None)),
+    *(("agem", "replay_batch_size", bad) for bad in (0, -1)),
+    *(("er", "memory_per_class", bad) for bad in (0, None)),
+    *(("er", "replay_memory", bad) for bad in ("rings", None)),
+    *(("ewc", "ewc_strength", bad) for bad in (-1, -1e-9, NAN, INF)),
+    *(("ewc", "ewc_penalty", bad) for bad in ("per-task", None)),
+    *(("ewc", "ewc_decay", bad) for bad in (-0.1, 1.1, NAN)),
+    *(("ewc", "fisher_examples", bad) for bad in (0, 1.5, None)),
+    *(("ewc", "fisher_labels", bad) for bad in ("true", None)),
+    *(("weight-averaging", "average_position", bad) for bad in (-0.1, 1.1, NAN)),
+    *(("ema", "ema_decay", bad) for bad in (-0.1, 1, NAN)),
 ]
 
 
@@ -549,7 +642,7 @@ def test_unknown_names_suggest_the_nearest() -> None:
         hyperparameters("naive-sgd", {"momentun": 0.5})
     with pytest.raises(UserError, match="unknown hyperparameter of naive-sgd 'line_samples'"):
         hyperparameters("naive-sgd", {"line_samples": 5})  # another method's
-    with pytest.raises(UserError, match="choose one of: mcsgd, "):
+    with pytest.raises(UserError, match="choose one of: agem, "):
         hyperparameters("zzz", {})
 
 

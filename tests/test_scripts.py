@@ -15,7 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from lmc_ray.benchmarks import load
+from lmc_ray.sweep.cells import Outcome
 from lmc_ray.sweep.cluster import Resources
+from lmc_ray.sweep.study import StudyRun
 
 SWEEPS = Path(__file__).parent.parent / "sweeps"
 SCRIPTS = sorted(path.name for path in SWEEPS.glob("*.py"))
@@ -82,6 +85,7 @@ def test_help(run: Run, script: str, tmp_path: Path) -> None:
         "--results",
         "--data",
         "--set",
+        "--method",
         "--preset",
         "--pareto",
         "--network",
@@ -117,6 +121,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "too many classes": (("--benchmark", "split-digits", "--tasks", "6"), "tasks must be 1 to 5"),
     "half a task": (("--tasks", "1.5"), "--tasks"),
     "no seeds": (("--seeds", "0"), "--seeds must be at least 1, got 0"),
+    "seeds of the search": (("--seeds", "10001"), "--seeds must be at most 10000"),
     "minus a seed": (("--seeds", "-1"), "--seeds must be at least 1"),
     "minus a trial": (("--trials", "-1"), "--trials must be at least 0, got -1"),
     "many trials": (("--trials", "many"), "--trials"),
@@ -132,11 +137,21 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "no name": (("--set", "0.1"), "--set 0.1: write NAME=VALUE"),
     "half a range": (("--set", "learning_rate=0.1:"), "a range is LOW:HIGH"),
     "unknown name": (("--set", "lerning_rate=0.1"), "did you mean 'learning_rate'"),
+    "unknown name of a method": (
+        ("--set", "stable-sgd.lerning_rate=0.1"),
+        "unknown hyperparameter 'lerning_rate': did you mean 'learning_rate'",
+    ),
+    "study": (("--method", "mcsdg"), "unknown study 'mcsdg': did you mean 'mcsgd'"),
+    "another method's name": (("--set", "stable-sgd.line_samples=3"), "'line_samples'"),
+    "method not in the sweep": (("--set", "stable.dropout=0.1"), "did you mean 'stable-sgd'"),
     "out of range": (("--set", "dropout=1.5"), r"dropout must be in \[0, 1\), got 1.5"),
     "range out of range": (("--set", "dropout=0.1:1.5"), "dropout must be in"),
     "no number": (("--set", "learning_rate=fast"), "learning_rate must be a number"),
     "infinite": (("--set", "learning_rate=inf"), "learning_rate"),
     "not a number": (("--set", "learning_rate=nan"), "learning_rate"),
+    "a batch of all the world": (("--set", f"batch_size={10**23}"), r"batch_size must be in \[1,"),
+    "much memory": (("--set", "memory_per_class=200"), "memory_per_class=200 is more than a cla"),
+    "memory up to much": (("--set", "memory_per_class=1:200"), "memory_per_class=200 is more"),
     "half a batch": (("--set", "batch_size=1.5"), "batch_size must be a whole number"),
     "choice": (("--set", "path_weight=exakt"), "path_weight 'exakt': did you mean 'exact'"),
     "preset": (("--preset", "autor"), "unknown preset 'autor': did you mean 'author'"),
@@ -246,6 +261,62 @@ def test_more_gpus_than_there_are(
     monkeypatch.setattr("lmc_ray.sweep.script.connect", lambda: Resources(2, gpus, 1))
     check_refused(run(*arguments), says)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_memory_that_the_classes_hold_or_that_is_drawn_with_replacement(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The training is then refused for want of a GPU, so the memory was not."""
+    monkeypatch.setattr("lmc_ray.sweep.script.connect", lambda: Resources(2, 0.0, 1))
+    least = load("rotated-digits").smallest_class
+    for settings in (
+        (f"memory_per_class=1:{least}",),
+        ("memory_per_class=2,500", "memory_draw=random"),
+    ):
+        given = [word for setting in settings for word in ("--set", setting)]
+        check_refused(run("--gpus-per-trial", "1", *given), "has 0 GPUs")
+    check_refused(run("--set", f"memory_per_class=1,{least + 1}"), f"{least} training images")
+
+
+def test_workers_find_the_same_folders(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """They run in other folders, and nothing replaces a ~ for them."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("lmc_ray.sweep.script.connect", lambda: Resources(2, 0.0, 1))
+    places = []
+
+    def look(runs, opened, store, workplace, *rest) -> bool:
+        places.append((store.root, workplace.results, workplace.data))
+        return True
+
+    monkeypatch.setattr("lmc_ray.sweep.script.run_sweep", look)
+    for folder, seen in (("~/mine", tmp_path / "home" / "mine"), ("here", tmp_path / "here")):
+        assert run("--smoke", "--results", folder, "--data", folder).status == 0
+        root, results, data = places.pop()
+        assert (Path(root).absolute(), results, data) == (seen, str(seen), str(seen))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "home"]
+
+
+def test_what_a_sweep_says_at_its_end(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Commands that can be pasted; and a method that is in no table is named."""
+    monkeypatch.setattr("lmc_ray.sweep.script.connect", lambda: Resources(2, 0.0, 1))
+
+    def all_diverge(runs: list[StudyRun], *rest) -> bool:
+        for study in runs:
+            while (block := study.next()) is not None:
+                study.tell(block, {cell.id: Outcome("diverged", 0.1, ()) for cell in block.cells})
+        return True
+
+    monkeypatch.setattr("lmc_ray.sweep.script.run_sweep", all_diverge)
+    ended = run("--results", "my results", "--trials", "2", script=SWEEPS / "continual.py")
+    assert ended.status == 0
+    assert "table 'my results' --what barriers" in ended.out
+    assert "query 'my results' \"SELECT" in ended.out
+    assert ended.err.startswith("Stable SGD: no trial came to its end")
+    assert len(ended.err.splitlines()) == 1  # naive SGD searches nothing, and is confirmed
 
 
 # Scripts that users write

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import os
 import pickle
 import threading
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given, settings
@@ -26,7 +28,7 @@ from image_sources import (
 )
 from PIL import Image
 
-from lmc_ray.benchmarks import Benchmark, load
+from lmc_ray.benchmarks import Benchmark, defaults, load
 from lmc_ray.benchmarks.pictures import Picture, stacked
 from lmc_ray.benchmarks.protocol import Arrays, arrange
 from lmc_ray.errors import UserError
@@ -477,6 +479,9 @@ def test_rows_that_cannot_be_used(tmp_path) -> None:
     write_columns(file, {"image": [good], "label": ["cat"]})
     line = f"{file} row 0: the label is 'cat'; make it the class's number, from 0 on"
     assert reported(f"split-{tmp_path}") == line
+    beyond = pa.array([2**64 - 1], pa.uint64())  # what -1 becomes in an unsigned column
+    write_columns(file, {"image": [good], "label": beyond})
+    assert f"{file} row 0: the label is {2**64 - 1};" in reported(f"split-{tmp_path}")
 
 
 def test_a_link_to_nowhere_is_named(tmp_path) -> None:
@@ -487,6 +492,19 @@ def test_a_link_to_nowhere_is_named(tmp_path) -> None:
     assert reported(f"split-{tree}") == (
         f"cannot read {link}: No such file or directory; check the file and its permissions"
     )
+
+
+def test_a_folder_that_is_called_digits_is_not_the_digits(tmp_path) -> None:
+    folder = write_tree(tmp_path / "digits", TRAIN, TEST)
+    assert load(f"rotated-{folder}").angle == 9
+    assert defaults(f"rotated-{folder}") == defaults("rotated-cifar10")
+
+
+def test_names_of_files_that_are_no_utf_8(tmp_path) -> None:
+    plain = load(f"split-{write_tree(tmp_path / 'tree', TRAIN, TEST)}")
+    file = tmp_path / "tree" / "train" / "c1" / "0010.png"
+    file.rename(file.with_name(os.fsdecode(b"0010\xff.png")))
+    assert same_bits(plain, load(f"split-{tmp_path / 'tree'}"))
 
 
 @pytest.mark.parametrize("kept", [0, 30, 60, -30])

@@ -1,9 +1,13 @@
+import itertools
 import math
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
-from lmc_ray.statistics import summarise
+from lmc_ray.statistics import holm, paired, summarise, welch
 
 
 def test_hand_computed():
@@ -39,6 +43,77 @@ def test_infinity_is_passed_on():
     summary = summarise([1.0, math.inf])
     assert summary.mean == math.inf
     assert summary.std is None
+
+
+differences = st.lists(st.floats(-1, 1).map(lambda x: round(x, 2)), min_size=6, max_size=9)
+
+
+@given(differences)
+@settings(max_examples=40, deadline=None)
+def test_sign_flips_by_hand(values: list[float]):
+    """All 2ⁿ sign flips, as often as they are at least as far from 0."""
+    observed = abs(sum(values))
+    flips = [
+        abs(sum(sign * value for sign, value in zip(signs, values, strict=True)))
+        for signs in itertools.product((1, -1), repeat=len(values))
+    ]
+    share = sum(flip >= observed - 1e-9 for flip in flips) / len(flips)
+    found = paired(values)
+    assert found.p == pytest.approx(share)
+    assert found.difference == summarise(values)
+    assert paired([-value for value in values]).p == pytest.approx(share)
+
+
+def test_the_smallest_p_of_six_pairs():
+    found = paired([0.1, 0.2, 0.1, 0.3, 0.1, 0.2])
+    assert found.p == 2 / 2**6
+    assert found.effect == pytest.approx(
+        found.difference.mean / np.std([1, 2, 1, 3, 1, 2], ddof=1) * 10
+    )
+
+
+def test_too_few_pairs_for_a_test():
+    found = paired([0.1, 0.2, 0.1, 0.3, 0.1])
+    assert found.p is None
+    assert found.difference.low is not None
+    assert paired([0.5]).effect is None
+
+
+def test_many_pairs_are_sampled_and_repeatable():
+    values = list(np.random.default_rng(1).normal(0.3, 1, 40))
+    p = paired(values).p
+    assert p == paired(values).p
+    assert p == pytest.approx(stats.ttest_1samp(values, 0).pvalue, abs=0.02)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm(values: list[float]):
+    corrected = holm(values)
+    assert all(p <= q <= 1 for p, q in zip(values, corrected, strict=True))
+    order = np.argsort(values, kind="stable")
+    assert all(np.diff(np.array(corrected)[order]) >= 0)
+    assert corrected[order[0]] == pytest.approx(min(1, len(values) * min(values)))
+    # Rejected at 5 % are those that the step-down procedure rejects.
+    rejected = set()
+    for rank, i in enumerate(order):
+        if values[i] * (len(values) - rank) > 0.05:
+            break
+        rejected.add(i)
+    assert {i for i, p in enumerate(corrected) if p <= 0.05} == rejected
+
+
+def test_welch_agrees_with_scipy():
+    values = [0.80, 0.83, 0.815, 0.79, 0.84, 0.82]
+    found = welch(summarise(values), 0.80, 0.01, 5)
+    theirs = stats.ttest_ind_from_stats(
+        np.mean(values), np.std(values, ddof=1), 6, 0.80, 0.01, 5, equal_var=False
+    )
+    assert found
+    assert found.p == pytest.approx(theirs.pvalue)
+    assert found.difference == pytest.approx(np.mean(values) - 0.80)
+    assert found.low < found.difference < found.high
+    assert welch(summarise([0.5]), 0.4, 0.1, 5) is None
+    assert welch(summarise([0.5, 0.5]), 0.4, 0.0, 5) is None
 
 
 def test_nothing_to_summarise():

@@ -187,7 +187,7 @@ def test_a_killed_worker_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     calm, root = tmp_path / "calm" / "results", tmp_path / "killed" / "results"
     first = whole(calm, *options, script=script)
     with started(root, *options, script=script) as driver:
-        wait_until(lambda: list(root.rglob("checkpoint_*/state.pt")), "no checkpoint was written")
+        wait_until(lambda: list(root.rglob(".checkpoints/*/*.pt")), "no checkpoint was written")
         when = time.time()
         workers = driver.workers()
         assert len(workers) == 1
@@ -209,10 +209,10 @@ def test_two_sweeps_of_one_root_at_a_time(undisturbed: Undisturbed, tmp_path: Pa
     script.write_text(SLOW)
     long = ("--name", "long", "--tasks", "8", "--network", "mlp-64-64", "--max-concurrent", "1")
     with started(root, *long, script=script) as driver:
-        wait_until(lambda: list(root.rglob("checkpoint_*/state.pt")), "no checkpoint was written")
+        wait_until(lambda: list(root.rglob(".checkpoints/*/*.pt")), "no checkpoint was written")
         short = sweep(root, *NAME, "--trials", "0", "--seeds", "1")
         assert short.status == 0, short.err
-        before = list(root.rglob("checkpoint_*/state.pt"))
+        before = list(root.rglob(".checkpoints/*/*.pt"))
         assert driver.process.poll() is not None or before, "its checkpoints are gone"
         ended = driver.wait()
     assert ended.status == 0, ended.err
@@ -274,6 +274,18 @@ def test_presets(tmp_path: Path, preset: str) -> None:
     sql = "SELECT DISTINCT path_reduction, continue_from FROM runs WHERE method = 'mcsgd'"
     start = "connected" if preset == "cl-gym" else "sequential"
     assert query(root, sql) == [("sum", start)]
+
+
+def test_a_setting_may_name_its_method(tmp_path: Path) -> None:
+    root = tmp_path / "results"
+    sizes = ("batch_size=32", "mcsgd.batch_size=16", "naive-sgd.batch_size=128")
+    settings = [word for size in sizes for word in ("--set", size)]
+    short = ("--trials", "1", "--seeds", "1", "--tasks", "2")
+    sql = "SELECT DISTINCT method, batch_size FROM runs ORDER BY method"
+    whole(root, *NAME, *settings, *short, "--method", "mcsgd", "--method", "stable-sgd")
+    assert query(root, sql) == [("mcsgd", 16), ("stable-sgd", 32)]
+    whole(root, *NAME, *settings, *short)  # the same sweep, now with all its studies
+    assert query(root, sql) == [("mcsgd", 16), ("naive-sgd", 128), ("stable-sgd", 32)]
 
 
 def test_a_sweep_whose_every_cell_diverges(tmp_path: Path) -> None:

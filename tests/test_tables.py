@@ -15,6 +15,8 @@ from lmc_ray.tables import (
     accuracy_sheets,
     barriers_rows,
     barriers_sheets,
+    compare,
+    compare_sheets,
     pending,
     render,
 )
@@ -293,6 +295,85 @@ def test_unknown_form():
 )
 def test_short_numbers(number: float | None, text: str):
     assert short(number) == text
+
+
+def rotated_mnist(store: Store, method: str, accuracies: list[float]) -> None:
+    place = {"benchmark": "rotated-mnist", "tasks": 20, "angle": 9.0, "method": method}
+    rows = [
+        run(f"{method}-{seed}", seed, average_accuracy=accuracy, forgetting=0.1, **place)
+        for seed, accuracy in enumerate(accuracies)
+    ]
+    store.commit("paper", method, {"runs": rows})
+
+
+SIX = [0.83, 0.82, 0.835, 0.81, 0.84, 0.825]
+
+
+def test_beside_the_paper(tmp_path: Path):
+    store = Store(str(tmp_path))
+    rotated_mnist(store, "mcsgd", SIX)
+    rotated_mnist(store, "ema", SIX)  # the paper has none
+    with store.database() as database:
+        main, beside = accuracy_sheets(database)
+    assert [row[0] for row in main.rows] == ["MC-SGD", "EMA"]
+    ((name, ours, theirs, difference, interval, p, forgetting, theirs_too),) = beside.rows
+    assert (name, ours, theirs) == ("MC-SGD", "82.7 ± 1.08", "82.3 ± 0.68")
+    assert (difference, forgetting, theirs_too) == ("+0.4", "10.0 ± 0.0", "8 ± 1")
+    low, high = (float(end) for end in interval.split(" to "))
+    assert low < 0.4 < high
+    assert 0.3 < float(p) < 0.9
+    assert beside.title == (
+        "beside the paper: rotated-mnist, 20 tasks of 9 degrees, test split, sweep paper"
+    )
+    assert max(map(len, render([beside]).splitlines())) <= 100
+
+
+def test_compare(tmp_path: Path):
+    store = Store(str(tmp_path))
+    rotated_mnist(store, "mcsgd", SIX)
+    rotated_mnist(store, "stable-sgd", [each - 0.1 for each in SIX[:5]])
+    rotated_mnist(store, "er", [each - 0.01 * (1 + seed % 2) for seed, each in enumerate(SIX)])
+    with store.database() as database:
+        stable, er = compare(database, "mcsgd", ["stable-sgd", "er"])
+        (backwards,) = compare(database, "er", ["mcsgd"])
+        (few,) = compare(database, "stable-sgd", ["mcsgd"])
+        (both,) = compare(database, "mcsgd", ["er"], benchmark="rotated-mnist")
+        text = render(compare_sheets([stable, er]))
+        with pytest.raises(UserError, match="did you mean 'mcsgd'"):
+            compare(database, "mcsdg", ["er"])
+        with pytest.raises(UserError, match="did you mean 'rotated-mnist'"):
+            compare(database, "mcsgd", ["er"], benchmark="rotated-mnits")
+        with pytest.raises(UserError, match="no finished seed in common"):
+            compare(database, "mcsgd", ["mcsgd"])
+    assert er.paired.difference.mean == pytest.approx(0.015)
+    assert er.p == er.paired.p == both.p == 2 / 2**6
+    assert (er.verdict, er.worse) == ("better", False)
+    assert (backwards.verdict, backwards.worse) == ("worse", True)
+    assert stable.paired.difference.count == 5
+    assert (stable.p, stable.verdict) == (None, "too few seeds for a test")
+    assert few.worse
+    assert "MC-SGD - ER" in text
+    assert "+1.50" in text
+    assert max(map(len, text.splitlines())) <= 120
+
+
+def test_compare_corrects_for_all_that_is_asked(tmp_path: Path):
+    store = Store(str(tmp_path))
+    rotated_mnist(store, "mcsgd", SIX)
+    for method in ("er", "agem"):
+        rotated_mnist(store, method, [each - 0.01 * seed for seed, each in enumerate(SIX, 1)])
+    with store.database() as database:
+        one, two = compare(database, "mcsgd", ["er", "agem"])
+    assert one.p == two.p == 2 * 2 / 2**6
+    assert one.verdict == "no difference shown"
+
+
+def test_nothing_is_confirmed_yet(tmp_path: Path):
+    store = Store(str(tmp_path))
+    search = run("x", 1, purpose="search", split="validation", average_accuracy=0.01)
+    store.commit("first", "search", {"runs": [search]})
+    with store.database() as database, pytest.raises(UserError, match="no seeds are confirmed"):
+        compare(database, "mcsgd", ["er"])
 
 
 def test_the_papers_numbers_are_for_its_own_tasks():

@@ -15,6 +15,7 @@ from lmc_ray.benchmarks import load
 from lmc_ray.errors import UserError
 from lmc_ray.learners import METHODS, hyperparameters
 from lmc_ray.store import Store
+from lmc_ray.store.presence import plant_flag
 from lmc_ray.sweep.cells import Block, Cell, Outcome, Place
 from lmc_ray.sweep.trainable import StackTrainable, Workplace, benchmark_at, stored_outcomes
 
@@ -71,6 +72,7 @@ def workplace(root: Path, name: str = "sweep") -> Workplace:
 
 
 def config(root: Path, what: Block) -> dict[str, Any]:
+    plant_flag(str(root))
     return {"block": what, "workplace": workplace(root)}
 
 
@@ -164,37 +166,88 @@ def test_resumed_after_any_task_equals_uninterrupted(
         results = [first.train() for _ in range(cut)]
         if results[-1]["done"]:
             break  # nothing is left to train, nothing to resume
-        checkpoint = tmp_path / f"checkpoint-{cut}"
-        checkpoint.mkdir()
-        first.save_checkpoint(str(checkpoint))
-        other = StackTrainable(config=config(root, named("joint search", place)))
+        other = StackTrainable(config=config(tmp_path, named("joint search", place)))
         other.train()
         other.reset(config(root, wanted.block))
-        other.load_checkpoint(str(checkpoint))
+        assert other.resumed == cut
         assert other.started_at == first.started_at
         assert dict(finish(other)["outcomes"]) == wanted.outcomes
         assert same(rows(root), wanted.rows)
 
 
 def test_resumed_again_and_again(tmp_path: Path, whole: Callable[[str], Whole]) -> None:
-    """A worker lost after each task, and once after the commit but before its report."""
+    """A worker lost after each task, and two that learn the last task at the same time."""
     wanted = whole("mcsgd confirm")
     root = tmp_path / "cut"
-    trainable = StackTrainable(config=config(root, wanted.block))
-    for task in range(1, TASKS + 1):
-        checkpoint = tmp_path / f"after-{task}"
-        checkpoint.mkdir()
-        assert trainable.train()["task"] == task
-        trainable.save_checkpoint(str(checkpoint))
-        if task < TASKS:
-            trainable = StackTrainable(config=config(root, wanted.block))
-            trainable.load_checkpoint(str(checkpoint))
-    late = StackTrainable(config=config(root, wanted.block))
-    late.load_checkpoint(str(tmp_path / f"after-{TASKS - 1}"))
-    assert dict(late.train()["outcomes"]) == wanted.outcomes
+    for task in range(1, TASKS):
+        result = StackTrainable(config=config(root, wanted.block)).train()
+        assert (result["task"], result["resumed"]) == (task, task - 1 or None)
+    last, late = (StackTrainable(config=config(root, wanted.block)) for _ in range(2))
+    for trainable in (last, late):
+        result = trainable.train()
+        assert result["resumed"] == TASKS - 1
+        assert dict(result["outcomes"]) == wanted.outcomes
     marks = list((root / "runs").rglob("*.parquet"))
     assert len(marks) == 2, "the cells were committed twice, and are seen once"
     assert same(rows(root), wanted.rows)
+    assert not list(root.rglob("*.pt")), "a committed block needs no checkpoint"
+
+
+def test_a_block_under_other_limits_starts_anew(tmp_path: Path, place: Place) -> None:
+    """What was not pruned under the one's limits might have been under the other's."""
+    free = block(place, "stable-sgd", {}, {})
+    StackTrainable(config=config(tmp_path, free)).train()
+    assert StackTrainable(config=config(tmp_path, free)).resumed == 1
+    limited = replace(free, prune_below=(0.5, None, None))
+    assert StackTrainable(config=config(tmp_path, limited)).resumed is None
+    fewer = replace(free, cells=free.cells[:1])
+    assert StackTrainable(config=config(tmp_path, fewer)).resumed is None
+
+
+def test_a_commit_waits_for_the_root(tmp_path: Path, whole: Callable[[str], Whole]) -> None:
+    """Also where an empty folder stands in its place, as when a file system is not mounted."""
+    wanted, root, away = whole("mcsgd search"), tmp_path / "root", tmp_path / "away"
+    trainable = StackTrainable(config=config(root, wanted.block))
+    for task in range(1, TASKS):
+        assert trainable.train()["task"] == task
+    root.rename(away)
+    assert ".lmc-ray" in trainable.train()["waits"]
+    root.mkdir()
+    assert ".lmc-ray" in trainable.train()["waits"]
+    assert not list(root.iterdir()), "results went to the folder under the mount"
+    root.rmdir()
+    away.rename(root)
+    assert dict(trainable.train()["outcomes"]) == wanted.outcomes
+    assert same(rows(root), wanted.rows)
+    assert not Store(str(root)).verify()
+
+
+def test_a_block_is_lost_when_patience_is_at_its_end(
+    tmp_path: Path, whole: Callable[[str], Whole]
+) -> None:
+    wanted, root = whole("mcsgd search"), tmp_path / "root"
+    impatient = config(root, wanted.block)
+    impatient["workplace"] = replace(impatient["workplace"], patience=0.1)
+    trainable = StackTrainable(config=impatient)
+    for _ in range(TASKS - 1):
+        trainable.train()
+    (root / ".lmc-ray").unlink()
+    assert "waits" in trainable.train()
+    result = trainable.train()
+    assert result["done"]
+    assert ".lmc-ray" in result["lost"]
+    assert "outcomes" not in result
+    assert rows(root)["runs"] == []
+
+
+def test_a_block_whose_checkpoints_cannot_be_written_goes_on(
+    tmp_path: Path, whole: Callable[[str], Whole]
+) -> None:
+    wanted = whole("mcsgd search")
+    (tmp_path / ".checkpoints").write_text("in the way")
+    trainable = StackTrainable(config=config(tmp_path, wanted.block))
+    assert dict(finish(trainable)["outcomes"]) == wanted.outcomes
+    assert same(rows(tmp_path), wanted.rows)
 
 
 def check_reused(
@@ -230,7 +283,7 @@ def test_an_actor_is_reused_in_the_middle_of_a_block(
     reused = StackTrainable(config=config(tmp_path / "lost", named("one diverges", place)))
     reused.train()
     check_reused(reused, tmp_path, ["mcsgd confirm", "stable-sgd search"], whole)
-    assert not (tmp_path / "lost").exists(), "a block that did not end left rows"
+    assert not list((tmp_path / "lost").rglob("*.parquet")), "a block that did not end left rows"
 
 
 @pytest.mark.parametrize("name", BLOCKS)
@@ -419,7 +472,7 @@ def test_other_data_than_the_drivers_are_refused(tmp_path: Path, place: Place) -
     trainable = StackTrainable(config=config(tmp_path, block(place, "stable-sgd", {})))
     with pytest.raises(UserError, match="give all nodes the same files"):
         trainable.reset(config(tmp_path, block(other, "stable-sgd", {})))
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.rglob("*.parquet"))
 
 
 def test_the_benchmark_is_opened_once_a_worker(tmp_path: Path, place: Place) -> None:
@@ -454,6 +507,7 @@ def test_every_method_trains_on_split_tasks(tmp_path: Path, method: str) -> None
         network="mlp-8-8",
     )
     what = block(place, method, {"batch_size": 8, "learning_rate": 0.1}, confirm=True)
+    plant_flag(str(tmp_path))
     source = Workplace("sweep", str(tmp_path), None, "split-digits")
     trainable = StackTrainable(config={"block": what, "workplace": source})
     result = finish(trainable)

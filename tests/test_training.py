@@ -151,13 +151,14 @@ def test_summary_of_the_own_minimum(method: str) -> None:
         assert run.curve(record) == pytest.approx(curve)
 
 
-def test_summary_of_joint_training_has_an_average_only() -> None:
-    run = trained("multitask")
+@pytest.mark.parametrize("schedule", ["joint", "growing"])
+def test_summary_of_multitask_has_an_average_only(schedule: str) -> None:
+    run = trained("multitask", multitask_schedule=schedule)
     for record in run.records:
         average = float(np.mean(matrix(record, "multitask")[-1]))
         assert run.summary(record) == Summary(average, None, None, None)
         assert run.accuracy(record) == pytest.approx(average)
-        assert len(run.curve(record)) == 1
+        assert len(run.curve(record)) == (1 if schedule == "joint" else run.task)
 
 
 def test_no_summary_before_the_end() -> None:

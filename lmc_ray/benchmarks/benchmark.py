@@ -69,6 +69,13 @@ class Benchmark:
         """SHA-256 (hex) of the source's decoded images and labels, train and test."""
         return self.source.fingerprint
 
+    @property
+    def smallest_class(self) -> int:
+        """Training images, without the held-out ones, of the class that has the fewest."""
+        counts = np.bincount(self.source.labels("train")[: self.source.train])
+        used = None if self.classes_per_task is None else self.tasks * self.classes_per_task
+        return int(counts[:used].min())
+
     def task_classes(self, task: int) -> list[int] | None:
         """The classes whose logits count in `task` (1-based); None where all do."""
         self._check(task)
@@ -148,8 +155,8 @@ def defaults(name: str, *, data: str | None = None) -> catalog.Defaults:
     known = catalog.SOURCES.get(word)
     if known is not None:
         return catalog.defaults_for(family, word, known.classes, known.image_shape[0])
-    title, source = locate.find_source(name, data)
-    return catalog.defaults_for(family, title, source.classes, source.image_shape[0])
+    _, source = locate.find_source(name, data)
+    return catalog.defaults_for(family, word, source.classes, source.image_shape[0])
 
 
 def load(
@@ -174,7 +181,7 @@ def load(
         UserError: an unknown name, an impossible option, missing or bad files, a cache folder that
             cannot be written.
     """
-    family, _ = locate.parse(name)
+    family, word = locate.parse(name)
     if angle is not None and family != "rotated":
         raise UserError(f"{name} has no angle: leave it out, or use a rotated benchmark")
     if classes_per_task is not None and family != "split":
@@ -182,7 +189,7 @@ def load(
     if angle is not None and not (math.isfinite(angle) and 0 < angle < 360):
         raise UserError(f"{name}: angle must be more than 0 and less than 360 degrees, got {angle}")
     title, source = locate.find_source(name, data)
-    chosen = catalog.defaults_for(family, title, source.classes, source.image_shape[0])
+    chosen = catalog.defaults_for(family, word, source.classes, source.image_shape[0])
     angle = chosen.angle if angle is None else float(angle)
     if classes_per_task is None:
         classes_per_task = chosen.classes_per_task

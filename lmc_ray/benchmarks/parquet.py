@@ -105,7 +105,7 @@ def _picture(where: str, content: object, label: object) -> Picture:
     encoded = content.get("bytes") if isinstance(content, dict) else content
     if not isinstance(encoded, bytes):
         raise UserError(f"{where}: no encoded image; store PNG or JPEG bytes in the file")
-    if not isinstance(label, int):
+    if not isinstance(label, int) or label >= 2**63:
         raise UserError(f"{where}: the label is {label!r}; make it the class's number, from 0 on")
     return Picture(where, encoded, label)
 

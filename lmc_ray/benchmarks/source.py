@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -92,7 +93,9 @@ def stat_identity(files: Iterable[Path]) -> str:
 
 def opened(found: Found) -> Source:
     """The source from the cache, decoded first if this node has not seen these files."""
-    key = hashlib.sha256(f"{_DECODER}\n{found.validation}\n{found.identity}".encode()).hexdigest()
+    # Names of files may be any bytes: `fsencode` gives back those that are no UTF-8.
+    seen = os.fsencode(f"{_DECODER}\n{found.validation}\n{found.identity}")
+    key = hashlib.sha256(seen).hexdigest()
     index = cache.place() / "index" / f"{key}.json"
     return cache.read_or_build(index, _indexed, partial(_build, found))
 

@@ -121,6 +121,6 @@ def trio_paths(tasks: int) -> list[Path]:
     return list(dict.fromkeys(paths))  # with two tasks, w̄_{T-1} is w̄_1
 
 
-def sequential_paths(tasks: int) -> list[Path]:
-    """The one path of naive and Stable SGD: ŵ_1→ŵ_T on task 1."""
-    return [] if tasks == 1 else [Path("sequential", 1, "sequential", tasks, 1)]
+def own_paths(minimum: str, tasks: int) -> list[Path]:
+    """The one path of a method without a trio: its first minimum to its last, on task 1."""
+    return [] if tasks == 1 else [Path(minimum, 1, minimum, tasks, 1)]

@@ -4,7 +4,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from lmc_ray.errors import unknown
-from lmc_ray.learners.hyperparameters import MCSGD, SGD, Multitask
+from lmc_ray.learners.agem import AveragedGEM
+from lmc_ray.learners.averaging import AlongSteps, BetweenTasks
+from lmc_ray.learners.er import ExperienceReplay
+from lmc_ray.learners.ewc import ElasticWeights
+from lmc_ray.learners.hyperparameters import (
+    EWC,
+    MCSGD,
+    SGD,
+    ExponentialAverage,
+    Multitask,
+    Replaying,
+    WeightAveraging,
+)
 from lmc_ray.learners.learner import Learner, Setting
 from lmc_ray.learners.mcsgd import ModeConnectivitySGD
 from lmc_ray.learners.multitask import MultitaskSGD
@@ -30,8 +42,23 @@ METHODS: dict[str, Method] = {
     "stable-sgd": Method(
         "Stable SGD", SequentialSGD, SGD, {"dropout": 0.5, "lr_decay": 0.8, "batch_size": 10}
     ),
+    # Batch 10, also of the replay; one example a class and task; EWC's strength 10.
+    "ewc": Method("EWC", ElasticWeights, EWC, {"batch_size": 10}),
+    "agem": Method("A-GEM", AveragedGEM, Replaying, {"batch_size": 10, "replay_memory": "ring"}),
+    "er": Method("ER", ExperienceReplay, Replaying, {"batch_size": 10}),
     "multitask": Method("multitask", MultitaskSGD, Multitask, {}),
     "mcsgd": Method("MC-SGD", ModeConnectivitySGD, MCSGD, {"lr_decay": 0.8, "dropout": 0.2}),
+    # Not in the paper.
+    "er-mcsgd": Method(
+        "ER + MC-SGD",
+        ModeConnectivitySGD,
+        MCSGD,
+        {"lr_decay": 0.8, "dropout": 0.2, "replay_batch_size": 10},
+    ),
+    "weight-averaging": Method(
+        "weight averaging", BetweenTasks, WeightAveraging, {"lr_decay": 0.8}
+    ),
+    "ema": Method("EMA", AlongSteps, ExponentialAverage, {"lr_decay": 0.8}),
 }
 
 

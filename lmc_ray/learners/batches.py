@@ -45,18 +45,22 @@ def epoch(
     setting: Setting, seeds: list[int], task: int, number: int, batch_size: int, *, shuffle: bool
 ) -> Iterator[Batch]:
     """One pass over a task's training examples, in each seed's own order."""
-    examples = setting.examples(task)
-    size = len(examples.labels)
-    order = (
-        permutations(seeds, size, "order", task, number)
-        if shuffle
-        else torch.arange(size).expand(len(seeds), size)
-    )
-    allowed = setting.allowed(task)
+    examples, allowed = setting.examples(task), setting.allowed(task)
+    order = epoch_order(setting, seeds, task, number, shuffle=shuffle)
     for index in order.to(setting.device).split(batch_size, dim=1):
         yield Batch(
             scale(rows(examples.images, index), setting.dtype), examples.labels[index], allowed
         )
+
+
+def epoch_order(
+    setting: Setting, seeds: list[int], task: int, number: int, *, shuffle: bool
+) -> Int64[Tensor, "replicas examples"]:
+    """The rows of a task's training examples in the order of one epoch."""
+    size = setting.size(task)
+    if shuffle:
+        return permutations(seeds, size, "order", task, number)
+    return torch.arange(size).expand(len(seeds), size)
 
 
 def mixed_epoch(

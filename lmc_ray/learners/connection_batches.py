@@ -10,6 +10,7 @@ from torch import Tensor
 from lmc_ray.learners.batches import Batch, rows, scale
 from lmc_ray.learners.hyperparameters import MCSGD
 from lmc_ray.learners.learner import Setting
+from lmc_ray.learners.replay import remembered
 from lmc_ray.memory import Memory
 from lmc_ray.randomness import permutations, stream
 
@@ -24,20 +25,14 @@ def connection_batches(
     `joint`: both in every step, drawn without replacement. `author`: batch i of one list with batch
     i of the other, then the longer list alone; further steps start over.
     """
-    examples, masks = setting.examples(task), setting.masks()
+    examples = setting.examples(task)
     every = len(examples.labels)
     subset = _subset(seeds, every, task, common)
     steps = _author if common.connect_schedule == "author" else _joint
-    for remembered, current in steps(seeds, task, memory, subset, common):
+    for chosen, current in steps(seeds, task, memory, subset, common):
         memory_batch = current_batch = None
-        if remembered is not None:
-            index = remembered.to(setting.device)
-            own = torch.arange(len(seeds), device=setting.device)[:, None]
-            memory_batch = Batch(
-                scale(memory.remembered_images[own, index], setting.dtype),
-                memory.remembered_labels[own, index],
-                None if masks is None else masks[memory.remembered_tasks[own, index] - 1],
-            )
+        if chosen is not None:
+            memory_batch = remembered(setting, memory, chosen)
         if current is not None:
             index = current.to(setting.device)
             current_batch = Batch(
@@ -63,10 +58,10 @@ def _joint(
     remembering = sum(ceil((group.stop - group.start) / size) for group in groups)
     longest = max(remembering, ceil(subset.shape[1] / size))
     for step in range(common.connect_steps or longest):
-        remembered = torch.stack([_draw(seed, groups, size, task, step) for seed in seeds])
+        drawn = torch.stack([_draw(seed, groups, size, task, step) for seed in seeds])
         path = ("connect-current", task, step)
-        chosen = permutations(seeds, subset.shape[1], *path, count=size)
-        yield remembered, subset.gather(1, chosen)
+        current = permutations(seeds, subset.shape[1], *path, count=size)
+        yield drawn, subset.gather(1, current)
 
 
 def _draw(
@@ -89,16 +84,16 @@ def _author(
             for group in _by_task(memory)
             for start in range(common.memory_per_class)
         ]
-        remembered = [chunk.expand(len(seeds), -1) for chunk in chunks]
+        past = [chunk.expand(len(seeds), -1) for chunk in chunks]
     else:
         order = permutations(seeds, memory.size, "connect-memory", task)
-        remembered = list(order.split(common.connect_batch_size, dim=1))
+        past = list(order.split(common.connect_batch_size, dim=1))
     current = list(subset.split(common.connect_batch_size, dim=1))
-    longest = max(len(remembered), len(current))
+    longest = max(len(past), len(current))
     for step in range(common.connect_steps or longest):
         i = step % longest
         yield (
-            remembered[i] if i < len(remembered) else None,
+            past[i] if i < len(past) else None,
             current[i] if i < len(current) else None,
         )
 

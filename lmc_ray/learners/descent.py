@@ -1,6 +1,7 @@
 """Stochastic gradient descent with momentum on a stack of replicas."""
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -9,6 +10,11 @@ from torch import Tensor
 from lmc_ray.learners.batches import Batch
 from lmc_ray.models import Network
 from lmc_ray.randomness import Dropout
+
+Theta: TypeAlias = Float[Tensor, "replicas parameters"]
+
+Adjust: TypeAlias = Callable[[int, Batch, Theta, Theta], None]
+"""(step, batch, θ, gradient): changes the gradient in place before θ moves; looks at θ only."""
 
 
 def momentum_step(
@@ -34,6 +40,7 @@ def descend(
     momentum: Float[Tensor, " replicas"],
     drop: Float[Tensor, " replicas"],
     count: Callable[[int], None],
+    adjust: Adjust | None = None,
 ) -> Float[Tensor, "replicas parameters"]:
     """A fresh optimiser's descent over the batches; returns new parameters.
 
@@ -47,6 +54,7 @@ def descend(
         momentum: μ.
         drop: dropout probability.
         count: told the batch size of every gradient.
+        adjust: what a method adds to plain SGD.
     """
     theta = theta.clone()
     velocity, gradient = torch.zeros_like(theta), torch.empty_like(theta)
@@ -58,6 +66,8 @@ def descend(
         network.loss_and_gradient(
             theta, batch.images, batch.labels, batch.allowed, factors, out=gradient
         )
-        momentum_step(theta, velocity, gradient, learning_rate, momentum)
         count(batch.size)
+        if adjust is not None:
+            adjust(step, batch, theta, gradient)
+        momentum_step(theta, velocity, gradient, learning_rate, momentum)
     return theta

@@ -16,8 +16,12 @@ def _between(default: float, low: float, high: float = float("inf"), **more: boo
     return field(default=default, metadata={"numeric": True, "range": (low, high), **more})
 
 
-def _count(default: int | None, low: int) -> Any:
-    return field(default=default, metadata={"range": (low, float("inf"))})
+def _count(default: int | None, low: int, **more: bool) -> Any:
+    """A whole number of no more than 32 bits: tensors and loops take no larger ones.
+
+    `later`: added when cells without it had been stored.
+    """
+    return field(default=default, metadata={"range": (low, 2**31 - 1), **more})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +92,49 @@ class MCSGD(SGD):
     path_dropout: bool = False
     continue_from: Literal["connected", "sequential"] = "connected"
     loss_scale: Literal["mean", "per_example"] = "mean"
+    replay_batch_size: int = _count(0, 0, later=True)
+    """Remembered examples that SGD on a task replays in every step, as ER does; 0: none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replaying(SGD):
+    """ER and A-GEM: SGD beside a few remembered examples in every step."""
+
+    memory_per_class: int = _count(1, 1)
+    replay_batch_size: int = _count(10, 1)
+    """Remembered examples a step, at most all."""
+    replay_memory: Literal["reservoir", "ring"] = "reservoir"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EWC(SGD):
+    """Elastic weight consolidation (see `learners.ewc`)."""
+
+    ewc_strength: float = _between(10.0, 0)
+    """λ of the penalty λ/2 Σ F (θ - θ*)²."""
+    ewc_penalty: Literal["per_task", "online"] = "per_task"
+    ewc_decay: float = _between(1.0, 0, 1)
+    """γ of the online penalty: how much of the older tasks' F stays when a task is added."""
+    fisher_examples: int = _count(200, 1)
+    """Training examples of a task that F is the mean over, at most all."""
+    fisher_labels: Literal["sampled", "empirical"] = "sampled"
+    """Labels drawn from the model (the Fisher information), or the data set's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightAveraging(SGD):
+    """w_t between w_{t-1} and the end of SGD on task t (see `learners.averaging`)."""
+
+    average_position: float = _between(0.5, 0, 1)
+    """α: 0 stays at w_{t-1}, 1 is plain SGD."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExponentialAverage(SGD):
+    """An exponential moving average of SGD's steps (see `learners.averaging`)."""
+
+    ema_decay: float = _between(0.999, 0, 1, open_high=True)
+    """β: a step's weight in the average fades by this factor with every later step."""
 
 
 def numeric_fields(kind: type[SGD]) -> list[str]:

@@ -9,7 +9,7 @@ The gradient of each term at w is α_k times the gradient at the point on the li
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -17,14 +17,14 @@ from torch import Tensor
 
 from lmc_ray.learners.batches import Batch
 from lmc_ray.learners.connection_batches import connection_batches
-from lmc_ray.learners.descent import momentum_step
+from lmc_ray.learners.descent import Theta, momentum_step
 from lmc_ray.learners.hyperparameters import MCSGD
-from lmc_ray.learners.learner import Learner, Setting
+from lmc_ray.learners.learner import Setting
+from lmc_ray.learners.remembering import Remembering
+from lmc_ray.learners.replay import Replay, replaying
 from lmc_ray.learners.sgd import learn_task
-from lmc_ray.memory import Memory, draw
+from lmc_ray.memory import draw
 from lmc_ray.randomness import Dropout, stream
-
-Theta = Float[Tensor, "replicas parameters"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def path_points(alphas: Float[Tensor, "points replicas"], common: MCSGD) -> list
     return points
 
 
-class ModeConnectivitySGD(Learner[MCSGD]):
+class ModeConnectivitySGD(Remembering[MCSGD]):
     """w̄_t: SGD on task t, then a few steps on J from between w̄_{t-1} and ŵ_t."""
 
     minimum = "connected"
@@ -69,14 +69,6 @@ class ModeConnectivitySGD(Learner[MCSGD]):
         super().__init__(setting, hyperparameters, seeds)
         w0 = setting.initial(seeds)
         self.tensors |= {"connected": w0, self.inner: w0}
-        self.tensors |= vars(
-            Memory.empty(len(seeds), setting.benchmark.image_shape, setting.device)
-        )
-
-    @property
-    def memory(self) -> Memory:
-        """What each replica remembers; it lies in `tensors` like all state."""
-        return Memory(**{each.name: self.tensors[each.name] for each in fields(Memory)})
 
     @property
     def inner(self) -> str:
@@ -86,7 +78,7 @@ class ModeConnectivitySGD(Learner[MCSGD]):
     def learn(self, task: int) -> None:
         """See `Learner.learn`; w̄_1 = ŵ_1."""
         start = self.tensors[self.common.continue_from]
-        sequential = self.tensors[self.inner] = learn_task(self, start, task)
+        sequential = self.tensors[self.inner] = self._descend(start, task)
         if self.common.memory_includes_current:
             self._remember(task)
         if task == 1:
@@ -95,6 +87,12 @@ class ModeConnectivitySGD(Learner[MCSGD]):
             self.tensors["connected"] = self._connect(self.tensors["connected"], sequential, task)
         if not self.common.memory_includes_current:
             self._remember(task)
+
+    def _descend(self, start: Theta, task: int) -> Theta:
+        """SGD on task t: ŵ_t, or the inner minimum."""
+        replay = self.common.replay_batch_size if task > 1 else 0
+        adjust = replaying(Replay(self, self.memory, task, replay)) if replay else None
+        return learn_task(self, start, task, adjust)
 
     def _connect(self, connected: Theta, sequential: Theta, task: int) -> Theta:
         """Minimise J by SGD with momentum from w̄_{t-1} + p (ŵ_t - w̄_{t-1})."""
@@ -153,7 +151,7 @@ class ModeConnectivitySGD(Learner[MCSGD]):
         examples = self.setting.examples(task)
         how = self.common.memory_draw
         index = draw(examples, self.seeds, task, self.common.memory_per_class, how)
-        self.tensors |= vars(self.memory.with_task(examples, index, task))
+        self.memory = self.memory.with_task(examples, index, task)
 
     def minima(self, task: int) -> dict[str, Theta]:
         """See `Learner.minima`."""

@@ -10,13 +10,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lmc_ray.learners.batches import epoch
-from lmc_ray.learners.descent import descend
+from lmc_ray.learners.descent import Adjust, descend
 from lmc_ray.learners.hyperparameters import SGD
 from lmc_ray.learners.learner import H, Learner, Setting
 
 
 def learn_task(
-    learner: Learner[H], start: Float[Tensor, "replicas parameters"], task: int
+    learner: Learner[H],
+    start: Float[Tensor, "replicas parameters"],
+    task: int,
+    adjust: Adjust | None = None,
 ) -> Float[Tensor, "replicas parameters"]:
     """SGD on one task with a fresh optimiser: from `start` to ŵ_t."""
     common = learner.common
@@ -41,6 +44,7 @@ def learn_task(
         momentum=learner.tensors["momentum"],
         drop=learner.tensors["dropout"],
         count=learner.count,
+        adjust=adjust,
     )
 
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
+from lmc_ray.learners.descent import Theta
 from lmc_ray.learners.hyperparameters import MCSGD
 from lmc_ray.learners.learner import Setting
-from lmc_ray.learners.mcsgd import ModeConnectivitySGD, Theta
+from lmc_ray.learners.mcsgd import ModeConnectivitySGD
 from lmc_ray.learners.multitask import growing_part, learn_together
 from lmc_ray.learners.sgd import learn_task
 

@@ -4,7 +4,7 @@ The backward pass is ours and not autograd's because it writes straight into the
 spares the copies: a step is then bound by its matrix products.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import prod, sqrt
 
 import torch
@@ -63,22 +63,47 @@ class MLP:
         by_layer = None if factors is None else factors.split(self.hidden, dim=2)
         activations = self._activations(theta, images, by_layer)
         logits = activations.pop()
-        if allowed is not None:
-            logits = logits.masked_fill(~allowed, -torch.inf)
-        log_p = log_softmax(logits, dim=2)
-        target = labels[:, :, None]
-        loss = -log_p.gather(2, target).mean(dim=(1, 2))
-
-        # ∂loss/∂logits = (softmax - one-hot) / batch, then back through the layers.
-        delta = log_p.exp_()
-        delta.scatter_add_(2, target, delta.new_full((1, 1, 1), -1.0).expand(target.shape))
+        loss, delta = _cross_entropy(logits, labels, allowed)
         delta /= labels.shape[1]
         gradient = torch.empty_like(theta) if out is None else out
-        weights, slots = self.layout.views(theta), self.layout.views(gradient)
+        slots = self.layout.views(gradient)
+        for layer, above, below in self._backward(theta, activations, delta, by_layer):
+            torch.bmm(above.mT, below, out=slots[f"{layer}.weight"])
+            torch.sum(above, dim=1, out=slots[f"{layer}.bias"])
+        return loss.mean(dim=1), gradient
+
+    def squared_gradients(
+        self,
+        theta: Float[Tensor, "replicas parameters"],
+        images: Float[Tensor, "replicas batch *image"],
+        labels: Int64[Tensor, "replicas batch"],
+        allowed: Bool[Tensor, "#replicas #batch classes"] | None = None,
+    ) -> Float[Tensor, "replicas parameters"]:
+        """See `Network.squared_gradients`.
+
+        One example's gradient of a weight matrix is an outer product, and so is its square.
+        """
+        activations = self._activations(theta, images, None)
+        _, delta = _cross_entropy(activations.pop(), labels, allowed)
+        squares = torch.empty_like(theta)
+        slots = self.layout.views(squares)
+        for layer, above, below in self._backward(theta, activations, delta, None):
+            torch.bmm(above.square().mT, below.square(), out=slots[f"{layer}.weight"])
+            torch.sum(above.square(), dim=1, out=slots[f"{layer}.bias"])
+        return squares
+
+    def _backward(
+        self,
+        theta: Float[Tensor, "replicas parameters"],
+        activations: list[Tensor],
+        delta: Float[Tensor, "replicas batch classes"],
+        by_layer: Sequence[Tensor] | None,
+    ) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """(layer, ∂loss/∂ its outputs, its inputs), from the last layer down to the first."""
+        weights = self.layout.views(theta)
         for layer in reversed(range(self.depth)):
             below = activations[layer]
-            torch.bmm(delta.mT, below, out=slots[f"{layer}.weight"])
-            torch.sum(delta, dim=1, out=slots[f"{layer}.bias"])
+            yield layer, delta, below
             if layer == 0:
                 break  # the images need no gradient
             delta = torch.bmm(delta, weights[f"{layer}.weight"])
@@ -86,7 +111,6 @@ class MLP:
                 delta *= by_layer[layer - 1]
             # A unit is 0 where ReLU is flat (or dropout took it): no gradient passes there.
             delta = torch.ops.aten.threshold_backward(delta, below, 0)
-        return loss, gradient
 
     def _activations(
         self,
@@ -106,3 +130,19 @@ class MLP:
                     z *= by_layer[layer]
             activations.append(z)
         return activations
+
+
+def _cross_entropy(
+    logits: Float[Tensor, "replicas batch classes"],
+    labels: Int64[Tensor, "replicas batch"],
+    allowed: Bool[Tensor, "#replicas #batch classes"] | None,
+) -> tuple[Float[Tensor, "replicas batch"], Float[Tensor, "replicas batch classes"]]:
+    """Each example's cross-entropy, and its gradient softmax - one-hot."""
+    if allowed is not None:
+        logits = logits.masked_fill(~allowed, -torch.inf)
+    log_p = log_softmax(logits, dim=2)
+    target = labels[:, :, None]
+    loss = -log_p.gather(2, target)[:, :, 0]
+    delta = log_p.exp_()
+    delta.scatter_add_(2, target, delta.new_full((1, 1, 1), -1.0).expand(target.shape))
+    return loss, delta

@@ -56,3 +56,16 @@ class Network(Protocol):
             out: where to write the gradient; allocated if None.
         """
         ...
+
+    def squared_gradients(
+        self,
+        theta: Float[Tensor, "replicas parameters"],
+        images: Float[Tensor, "replicas batch *image"],
+        labels: Int64[Tensor, "replicas batch"],
+        allowed: Bool[Tensor, "#replicas #batch classes"] | None = None,
+    ) -> Float[Tensor, "replicas parameters"]:
+        """Σ over the batch of each example's own squared gradient of the cross-entropy.
+
+        In evaluation mode; batch normalisation, if any, by this batch's statistics.
+        """
+        ...

@@ -85,6 +85,38 @@ class ResNet18:
         """See `Network.loss_and_gradient`; there is nothing to drop, so factors are refused."""
         if factors is not None:
             raise ValueError("the reduced ResNet-18 has no dropout")
+        leaves, each = self._losses(theta, images, labels, allowed)
+        gradients = torch.autograd.grad(each.mean(dim=1).sum(), list(leaves.values()))
+        gradient = torch.empty_like(theta) if out is None else out
+        for slot, part in zip(self.layout.views(gradient).values(), gradients, strict=True):
+            slot.copy_(part)
+        return each.detach().mean(dim=1), gradient
+
+    def squared_gradients(
+        self,
+        theta: Float[Tensor, "replicas parameters"],
+        images: Float[Tensor, "replicas batch *image"],
+        labels: Int64[Tensor, "replicas batch"],
+        allowed: Bool[Tensor, "#replicas #batch classes"] | None = None,
+    ) -> Float[Tensor, "replicas parameters"]:
+        """See `Network.squared_gradients`; one backward pass an example through its whole group."""
+        leaves, each = self._losses(theta, images, labels, allowed)
+        squares = torch.zeros_like(theta)
+        slots = self.layout.views(squares).values()
+        for example in each.unbind(dim=1):
+            gradients = torch.autograd.grad(example.sum(), list(leaves.values()), retain_graph=True)
+            for slot, part in zip(slots, gradients, strict=True):
+                slot.addcmul_(part, part)
+        return squares
+
+    def _losses(
+        self,
+        theta: Float[Tensor, "replicas parameters"],
+        images: Float[Tensor, "replicas batch *image"],
+        labels: Int64[Tensor, "replicas batch"],
+        allowed: Bool[Tensor, "#replicas #batch classes"] | None,
+    ) -> tuple[dict[str, Tensor], Float[Tensor, "replicas batch"]]:
+        """Parameters to derive by, and each example's cross-entropy with its graph."""
         # Leaves of their own: a slice of one leaf would cost a full-size gradient per slice.
         views = self.layout.views(theta.detach())
         leaves = {name: view.detach().requires_grad_() for name, view in views.items()}
@@ -93,12 +125,7 @@ class ResNet18:
             if allowed is not None:
                 logits = logits.masked_fill(~allowed, -torch.inf)
             each = cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
-            loss = each.view(labels.shape).mean(dim=1)
-            gradients = torch.autograd.grad(loss.sum(), list(leaves.values()))
-        gradient = torch.empty_like(theta) if out is None else out
-        for slot, part in zip(self.layout.views(gradient).values(), gradients, strict=True):
-            slot.copy_(part)
-        return loss.detach(), gradient
+            return leaves, each.view(labels.shape)
 
     def _forward(
         self, weights: dict[str, Tensor], images: Float[Tensor, "replicas batch *image"]

@@ -182,11 +182,11 @@ def write_whole(filesystem: fs.FileSystem, path: str, data: bytes) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
+            Path(temporary).replace(path)
         except OSError:
-            with suppress(OSError):  # a disk that is full should not stay full of this
-                Path(temporary).unlink(missing_ok=True)
+            with suppress(OSError):
+                Path(temporary).unlink()  # on a full disk it would take the room that is missing
             raise
-        Path(temporary).replace(path)
         _sync_folder(Path(folder))
     elif filesystem.type_name in _OBJECT_STORES:
         _write_stream(filesystem, path, data)

@@ -69,7 +69,7 @@ _IDENTITY = (
     _column("trial", INT, "the study's trial number; null for confirm"),
     _column("night", TEXT),
     _column("reused_from", TEXT, "the sweep that ran this cell, if it was not this one"),
-    _column("method", TEXT, "naive-sgd, stable-sgd, multitask or mcsgd"),
+    _column("method", TEXT, "naive-sgd, ewc, agem, er, stable-sgd, mcsgd, multitask, …"),
 )
 
 _MEASURED_ON = (
@@ -117,6 +117,15 @@ _HYPERPARAMETERS = (
     _column("loss_scale", TEXT),
     _column("memory_draw", TEXT),
     _column("memory_includes_current", FLAG),
+    _column("replay_batch_size", INT, "remembered examples that each step of SGD replays"),
+    _column("replay_memory", TEXT, "how ER's and A-GEM's memory is kept: reservoir or ring"),
+    _column("ewc_strength", REAL, "lambda of EWC's penalty"),
+    _column("ewc_penalty", TEXT, "per_task or online"),
+    _column("ewc_decay", REAL, "of older tasks' Fisher information in the online penalty"),
+    _column("fisher_examples", INT, "examples of each task that the Fisher information averages"),
+    _column("fisher_labels", TEXT, "sampled from the model, or empirical"),
+    _column("average_position", REAL, "of weight averaging: 0 = before the task, 1 = after it"),
+    _column("ema_decay", REAL, "of the exponential moving average, per step"),
     _column("path_points", INT, "values of alpha on each measured path; 0 = none measured"),
 )
 
@@ -165,7 +174,7 @@ TABLES: Mapping[str, Table] = {
         "one minimum after one task, scored on one task",
         _schema(
             _CELL,
-            _column("minimum", TEXT, "sequential, multitask, connected or inner"),
+            _column("minimum", TEXT, "sequential, multitask, connected, inner or averaged"),
             _column("after_task", INT, "the last task that had been learned"),
             _column("eval_task", INT, "the task whose examples were scored"),
             _column("split", TEXT),

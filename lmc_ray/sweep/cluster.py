@@ -17,25 +17,34 @@ HEAD_MARK = Path("~/ray_bootstrap_config.yaml")
 
 @dataclass(frozen=True)
 class Resources:
-    """What the cluster has."""
+    """What the cluster has, or can grow to."""
 
     cpus: int
     gpus: float
     nodes: int
+    joined: bool = False
+    """Whether it was there before us, and may serve others."""
 
 
 def connect() -> Resources:
     """Join the cluster of RAY_ADDRESS or of this head node; else start Ray here, on loopback.
 
     A Ray that somebody else started on this machine is left alone unless RAY_ADDRESS names it.
+    A cluster that launches machines on demand tells how far by LMC_MAX_CPUS and LMC_MAX_GPUS: when
+    a sweep begins, there may be none yet.
+
+    Raises:
+        UserError: LMC_MAX_CPUS or LMC_MAX_GPUS is no number.
     """
+    joined = "RAY_ADDRESS" in os.environ or HEAD_MARK.expanduser().exists()
+    most = {name: _most(name) if joined else 0 for name in ("CPU", "GPU")}
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Tune would otherwise write each result three times over, to files that nobody reads.
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     if not ray.is_initialized():
-        if "RAY_ADDRESS" in os.environ or HEAD_MARK.expanduser().exists():
+        if joined:
             ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), **quiet)
         else:
             # Where the machine has a network, Ray takes that address in place of 127.0.0.1 and
@@ -51,7 +60,15 @@ def connect() -> Resources:
             )
     total = ray.cluster_resources()
     nodes = sum(node["Alive"] for node in ray.nodes())
-    return Resources(int(total.get("CPU", 1)), float(total.get("GPU", 0)), nodes)
+    cpus, gpus = (max(total.get(name, 0), most[name]) for name in ("CPU", "GPU"))
+    return Resources(int(cpus), float(gpus), nodes, joined)
+
+
+def _most(name: str) -> int:
+    value = os.environ.get(f"LMC_MAX_{name}S") or "0"
+    if not value.isdecimal():
+        raise UserError(f"LMC_MAX_{name}S must be a whole number, got '{value}'")
+    return int(value)
 
 
 def check_shared(folder: str) -> None:

@@ -3,7 +3,7 @@
 import json
 import uuid
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,12 +11,18 @@ from ray.tune.search import Searcher
 
 from lmc_ray.errors import UserError
 from lmc_ray.store import Store
+from lmc_ray.store.files import one_line
+from lmc_ray.store.presence import check_flag, plant_flag
+from lmc_ray.sweep.backoff import Backoff
 from lmc_ray.sweep.cells import Block, Outcome
+from lmc_ray.sweep.events import tell, tell_block
 from lmc_ray.sweep.study import StudyRun
 from lmc_ray.sweep.trainable import Workplace, stored_outcomes
 
 Key = tuple[str, int | None]
 """A study's method and a number of its trials."""
+
+_EVENTS = {"finished": "committed", "pruned": "pruned", "diverged": "diverged"}
 
 
 class Conductor(Searcher):
@@ -28,6 +34,7 @@ class Conductor(Searcher):
         workplace: goes to every worker.
         chance: accuracy of guessing, for diverged cells.
         changed: called whenever a block has ended; True if it has run just now.
+        hindered: called with the reason whenever a commit has to wait.
     """
 
     def __init__(
@@ -37,12 +44,14 @@ class Conductor(Searcher):
         workplace: Workplace,
         chance: float,
         changed: Callable[[bool], None],
+        hindered: Callable[[str], None] = lambda reason: None,
     ) -> None:
         super().__init__(metric="accuracy", mode="max")
         self.studies = studies
         self.store = store
         self.workplace = workplace
         self.changed = changed
+        self.hindered = hindered
         self.ledger = stored_outcomes(store, workplace.sweep, chance)
         self.chance = chance
         self.ready: deque[tuple[StudyRun, Block]] = deque()
@@ -53,6 +62,7 @@ class Conductor(Searcher):
         self.done = 0
         self.failed: list[Block] = []
         self.problem: UserError | None = None
+        """What the user has to mend before the sweep can go on."""
         self._elsewhere: dict[str, str] = {}
         self._outcomes: dict[str, dict[str, Outcome]] = {}
         self._written: dict[Key, tuple[str, list[str]]] = {}
@@ -62,13 +72,17 @@ class Conductor(Searcher):
         """Take up what the root holds; to be called once, before the first `suggest`.
 
         Raises:
-            UserError: the sweep's name belongs to a sweep with other options.
+            UserError: the sweep's name belongs to a sweep with other options, or the root is gone.
         """
         self._read()
         if not any(study.protocol.asynchronous for study in self.studies):
             self._advance()  # whatever gives a foreign name away comes up here
         if self.problem:
             raise self.problem
+        try:
+            plant_flag(self.store.root)
+        except OSError as problem:
+            raise self._out_of_reach(one_line(problem)) from None
 
     @property
     def finished(self) -> bool:
@@ -82,9 +96,9 @@ class Conductor(Searcher):
         """
         if not self.ready:
             self._advance()
+        self._commit()
         if self.problem:
             return Searcher.FINISHED
-        self._commit()
         if self.ready:
             self.running[trial_id] = self.ready.popleft()
             _, block = self.running[trial_id]
@@ -100,17 +114,31 @@ class Conductor(Searcher):
     ) -> None:
         """Take a block's outcomes, or its failure after all retries."""
         study, block = self.running.pop(trial_id)
-        outcomes: list[tuple[str, Outcome]] | None = (result or {}).get("outcomes")
+        result = result or {}
+        _tell_resumed(block, result)
+        outcomes: list[tuple[str, Outcome]] | None = result.get("outcomes")
+        if "lost" in result:  # neither done nor failed: the next start runs it
+            tell_block("not committed", block, result["lost"])
+            self.problem = self._out_of_reach(result["lost"])
+            return
         if error or outcomes is None:
+            tell_block("failed", block)
             self.failed.append(block)
             study.tell(block, None)
         else:
             self.ledger |= dict(outcomes)
+            _tell_outcomes(block, dict(outcomes), result)
             self._tell(study, block, ran=True)
         self._commit()
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Nothing to learn between tasks."""
+        """Between tasks there is something for the log only."""
+        _, block = self.running[trial_id]
+        if "waits" in result:
+            tell_block("commit retried", block, result["waits"])
+            self.hindered(result["waits"])
+        else:
+            _tell_resumed(block, result)
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its searcher so as to restore it; ours is rebuilt from the ledger."""
@@ -214,9 +242,33 @@ class Conductor(Searcher):
                     self._outcomes[other] = stored_outcomes(self.store, other, self.chance)
                 self.ledger[cell.id] = self._outcomes[other][cell.id]
                 self.links[cell.id] = {"study": block.study, "trial": block.trial}
+                tell_block("taken over", block, f"from sweep {other}", [cell.id])
 
     def _commit(self) -> None:
-        """Commit the cells taken over, then the trials of every generation that is whole now."""
+        """Commit what has come up, in several tries if it must be; `problem` says if in vain."""
+        backoff = Backoff(self.workplace.patience)
+        while not self.problem:
+            try:
+                check_flag(self.store.root)
+                self._write()
+                return
+            except OSError as problem:
+                tell("commit retried", f"trials and cells taken over: {problem}")
+                self.hindered(one_line(problem))
+                if not backoff.wait():
+                    self.problem = self._out_of_reach(one_line(problem))
+            except UserError as problem:
+                self.problem = problem
+
+    def _out_of_reach(self, reason: str) -> UserError:
+        return UserError(
+            f"the results root {self.store.root} cannot be written ({reason}): mend that and run"
+            f" the same command again (--name {self.workplace.sweep}), it goes on; what is"
+            " committed stays"
+        )
+
+    def _write(self) -> None:
+        """The cells taken over, then the trials of every generation that is whole now."""
         if self.links:
             self.store.reuse(self.workplace.sweep, uuid.uuid4().hex, self.links)
             self.links = {}
@@ -237,6 +289,27 @@ class Conductor(Searcher):
                     (study.study.method, row["number"]): (row["state"], row["cells"])
                     for row in rows
                 }
+
+
+def _tell_resumed(block: Block, result: Mapping[str, Any]) -> None:
+    """With the first result after it."""
+    if result.get("resumed") and result["resumed"] == result["task"] - 1:
+        tell_block("resumed", block, f"after task {result['resumed']} on {_host(result)}")
+
+
+def _tell_outcomes(
+    block: Block, outcomes: Mapping[str, Outcome], result: Mapping[str, Any]
+) -> None:
+    for status, event in _EVENTS.items():
+        cells = [cell for cell, outcome in outcomes.items() if outcome.status == status]
+        if cells:
+            tasks = f"{result['task']} tasks on {_host(result)}"
+            tell_block(event, block, f"accuracy {result['accuracy']:.4f} after {tasks}", cells)
+
+
+def _host(result: Mapping[str, Any]) -> str:
+    """Where Tune says that a result comes from."""
+    return f"{result.get('hostname')}, process {result.get('pid')}"
 
 
 def _trial_row(study: StudyRun, number: int) -> dict[str, Any] | None:

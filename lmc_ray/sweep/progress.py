@@ -19,6 +19,7 @@ class Progress:
         self._live = Live("", console=console, transient=True) if console.is_terminal else None
         self._start = self._printed = time.monotonic()
         self._ran = 0
+        self._reason = ""
 
     def __enter__(self) -> "Progress":
         """Start showing."""
@@ -40,6 +41,12 @@ class Progress:
         """A block has run, not been found in the ledger: time left is reckoned by these."""
         self._ran += 1
 
+    def hindered(self, reason: str) -> None:
+        """Say why nothing goes on; the same reason once."""
+        if reason != self._reason:
+            self._reason = reason
+            self._console.print(f"waiting for the results root: {reason}", highlight=False)
+
     def show(self, done: int, total: int, best: dict[str, float]) -> None:
         """Say how far the sweep is.
 
@@ -59,7 +66,7 @@ class Progress:
             self._live.update(Text(line))
         elif now - self._printed >= PLAIN_EVERY or done == total:
             self._printed = now
-            self._console.print(line, highlight=False)
+            self._console.out(line, highlight=False)
 
 
 def _clock(seconds: float) -> str:

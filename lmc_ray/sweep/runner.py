@@ -3,23 +3,34 @@
 import hashlib
 import re
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from pyarrow.fs import FileSelector, LocalFileSystem
 from ray import tune
-from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
+from ray.tune import (
+    Callback,
+    CheckpointConfig,
+    FailureConfig,
+    RunConfig,
+    Stopper,
+    TuneConfig,
+    Tuner,
+)
 from rich.console import Console
 
 from lmc_ray.benchmarks import Benchmark
 from lmc_ray.errors import UserError
 from lmc_ray.learners import METHODS
 from lmc_ray.store import Store
-from lmc_ray.store.files import open_root
+from lmc_ray.sweep.backoff import patience
 from lmc_ray.sweep.cells import Block
+from lmc_ray.sweep.checkpoints import Checkpoints
+from lmc_ray.sweep.claim import claimed
 from lmc_ray.sweep.cluster import Resources, check_shared
 from lmc_ray.sweep.conductor import Conductor
+from lmc_ray.sweep.events import open_log, tell, tell_block
 from lmc_ray.sweep.progress import Progress
 from lmc_ray.sweep.study import Protocol, Study, StudyRun
 from lmc_ray.sweep.trainable import StackTrainable, Workplace
@@ -56,9 +67,37 @@ def run_sweep(
     """Run what the ledger lacks; False if interrupted (Ctrl-C). What is committed stays.
 
     Raises:
-        UserError: the name belongs to another sweep, or a node does not see the results.
+        UserError: the name belongs to another sweep or is at work already, a node does not see the
+            results, or they could not be written for too long.
         RuntimeError: a block failed for good; all others have been run.
     """
+    workplace = replace(workplace, patience=patience())
+    try:
+        console.out(f"log: {open_log(workplace.sweep)}")
+    except OSError as problem:
+        console.out(f"no log ({problem}): LMC_LOGS may name a folder for it")
+    tell("sweep", f"{workplace.sweep} in {workplace.results}: started")
+    try:
+        claim = claimed(workplace.sweep, workplace.results) if resources.joined else nullcontext()
+        with claim:
+            whole = _run(studies, benchmark, store, workplace, machine, resources, console)
+    except (UserError, RuntimeError) as problem:
+        tell("sweep", f"{workplace.sweep} stopped: {problem}")
+        raise
+    tell("sweep", f"{workplace.sweep} {'done' if whole else 'interrupted'}")
+    return whole
+
+
+def _run(
+    studies: Sequence[StudyRun],
+    benchmark: Benchmark,
+    store: Store,
+    workplace: Workplace,
+    machine: Machine,
+    resources: Resources,
+    console: Console,
+) -> bool:
+    """As `run_sweep`, for the only driver of the sweep."""
     if resources.nodes > 1 and "://" not in store.root:
         check_shared(store.root)
 
@@ -72,51 +111,75 @@ def run_sweep(
             known = {title: value for title, value in best.items() if value is not None}
             progress.show(conductor.done, total, known)
 
-        conductor = Conductor(studies, store, workplace, chance_accuracy(benchmark), changed)
+        chance = chance_accuracy(benchmark)
+        conductor = Conductor(studies, store, workplace, chance, changed, progress.hindered)
         conductor.start()
-        problem = _tune(conductor, store, workplace, machine)
+        problem = _tune(conductor, workplace, machine)
     if conductor.problem:
         raise conductor.problem
     if conductor.failed:
         raise RuntimeError(_failure(conductor.failed, problem))
+    if conductor.finished:
+        Checkpoints(workplace.results, workplace.sweep).clear()
     return conductor.finished
 
 
-def _tune(
-    conductor: Conductor, store: Store, workplace: Workplace, machine: Machine
-) -> BaseException | None:
+def _tune(conductor: Conductor, workplace: Workplace, machine: Machine) -> BaseException | None:
     """Let Tune work through the conductor's blocks; the first error of a block, if any."""
-    filesystem, base = open_root(workplace.results)
-    scratch = f"{base}/.ray"
     resources = {"cpu": workplace.threads, "gpu": machine.gpus_per_trial}
-    tuner = Tuner(
-        tune.with_resources(StackTrainable, resources),
-        tune_config=TuneConfig(
-            search_alg=conductor,
-            num_samples=-1,  # until the conductor is finished
-            max_concurrent_trials=machine.max_concurrent,
-            reuse_actors=True,
-            trial_name_creator=_trial_name,
-            trial_dirname_creator=lambda trial: trial.trial_id,
-        ),
-        run_config=RunConfig(
-            name=workplace.sweep,
-            storage_path=scratch,
-            storage_filesystem=None if isinstance(filesystem, LocalFileSystem) else filesystem,
-            failure_config=FailureConfig(max_failures=MAX_FAILURES),
-            checkpoint_config=CheckpointConfig(
-                checkpoint_frequency=1, checkpoint_at_end=False, num_to_keep=1
+    # Tune keeps its state in a folder that nobody needs: the ledger and our checkpoints are ours.
+    with TemporaryDirectory(prefix="lmc-ray-", ignore_cleanup_errors=True) as scratch:
+        tuner = Tuner(
+            tune.with_resources(StackTrainable, resources),
+            tune_config=TuneConfig(
+                search_alg=conductor,
+                num_samples=-1,  # until the conductor is finished
+                max_concurrent_trials=machine.max_concurrent,
+                reuse_actors=True,
+                trial_name_creator=_trial_name,
+                trial_dirname_creator=lambda trial: trial.trial_id,
             ),
-            verbose=0,
-        ),
-    )
-    errors = tuner.fit().errors
-    # Other sweeps of this root may be running and have their checkpoints beside ours.
-    with suppress(OSError):
-        filesystem.delete_dir(f"{scratch}/{workplace.sweep}")
-        if not filesystem.get_file_info(FileSelector(scratch)):
-            filesystem.delete_dir(scratch)
+            run_config=RunConfig(
+                name=workplace.sweep,
+                storage_path=scratch,
+                failure_config=FailureConfig(max_failures=MAX_FAILURES),
+                checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
+                stop=_Hopeless(conductor),
+                callbacks=[_Log()],
+                verbose=0,
+            ),
+        )
+        errors = tuner.fit().errors
     return errors[0] if errors else None
+
+
+class _Hopeless(Stopper):
+    """Ends a sweep that cannot go on before the user has mended something."""
+
+    def __init__(self, conductor: Conductor) -> None:
+        self._conductor = conductor
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """No single block is stopped from outside."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Asked by Tune again and again."""
+        return self._conductor.problem is not None
+
+
+class _Log(Callback):
+    """What only Tune knows, for the log."""
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A worker has taken the block up."""
+        tell_block("started", trial.config["block"])
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """The block has lost its worker, or its worker an error."""
+        failures = f"failure {trial.run_metadata.num_failures} of {MAX_FAILURES + 1} at most"
+        last = str(trial.get_error()).strip().splitlines()[-1:]
+        tell_block("tried again", trial.config["block"], f"{failures}: {''.join(last)}")
 
 
 def _trial_name(trial: Any) -> str:

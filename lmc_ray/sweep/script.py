@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -85,6 +86,9 @@ def main(studies: Sequence[Study], *, trials: int = 20, seeds: int = 5) -> None:
                 "--set", help="NAME=VALUE, NAME=LOW:HIGH[:log] or NAME=A,B,C; or METHOD.NAME=…"
             ),
         ] = None,
+        method: Annotated[
+            list[str] | None, typer.Option(help="Only this study of the script; may be repeated.")
+        ] = None,
         preset: Annotated[
             str | None,
             typer.Option(help="MC-SGD as author, cl-gym, sequel-torch or sequel-jax do it."),
@@ -104,7 +108,9 @@ def main(studies: Sequence[Study], *, trials: int = 20, seeds: int = 5) -> None:
         ] = None,
         gpus_per_trial: Annotated[
             float | None,
-            typer.Option(help="GPU share of a trial; default 0.25 where there are any."),
+            typer.Option(
+                help="GPU share of a trial; default, where there are any: 0.25, resnet18 1."
+            ),
         ] = None,
         replicas: Annotated[
             int | None, typer.Option(help="Confirmation seeds a stack; default 2, on GPUs 32.")
@@ -116,11 +122,13 @@ def main(studies: Sequence[Study], *, trials: int = 20, seeds: int = 5) -> None:
             bool, typer.Option("--smoke", help="2 tasks, 2 trials, 1 seed: does it all work?")
         ] = False,
     ) -> None:
+        if results.startswith("~"):  # from a variable or in quotes: no shell has replaced it
+            results = str(Path(results).expanduser())
         if pareto not in (None, "accuracy,memory"):
             raise UserError(f"--pareto {pareto}: write --pareto accuracy,memory")
         given = dict(parse(setting) for setting in settings or [])
         wishes = _Wishes(benchmark, data, given, preset, pareto is not None)
-        chosen = _adjusted(studies, wishes)
+        chosen = _adjusted(_only(studies, method), wishes)
         place, opened = _open(benchmark, 2 if smoke else tasks, data, angle, network)
         protocol = Protocol(
             place=place,
@@ -138,6 +146,7 @@ def main(studies: Sequence[Study], *, trials: int = 20, seeds: int = 5) -> None:
         store = Store(results)
         for study in chosen:  # all that can be wrong, before anything is written or started
             StudyRun(study, protocol, 1 if replicas is None else replicas)
+            _check_memory(study, opened)
         if max_concurrent is not None and max_concurrent < 1:
             raise UserError(f"--max-concurrent must be at least 1, got {max_concurrent}")
         if gpus_per_trial is not None and not 0 <= gpus_per_trial < inf:
@@ -145,7 +154,7 @@ def main(studies: Sequence[Study], *, trials: int = 20, seeds: int = 5) -> None:
         store.check_writable()
 
         resources = connect()
-        machine = _machine(resources, gpus_per_trial, max_concurrent)
+        machine = _machine(resources, place.network, gpus_per_trial, max_concurrent)
         stack = replicas or (32 if machine.gpus_per_trial else 2)
         runs = [StudyRun(study, protocol, stack) for study in chosen]
         console = Console(highlight=False)
@@ -153,11 +162,17 @@ def main(studies: Sequence[Study], *, trials: int = 20, seeds: int = 5) -> None:
         workplace = Workplace(
             sweep=sweep,
             results=results if "://" in results else str(Path(results).resolve()),
-            data=str(Path(data).resolve()) if data else None,
+            data=str(Path(data).expanduser().resolve()) if data else None,
             source=_from_anywhere(benchmark),
         )
         whole = run_sweep(runs, opened, store, workplace, machine, resources, console)
         _report(console, store, sweep, results)
+        for title in _unconfirmed(runs):
+            print(
+                f"{title}: no trial came to its end (see trials), so none is confirmed: "
+                "change its space",
+                file=sys.stderr,
+            )
         if not whole:
             print(f"interrupted: the same command goes on (--name {sweep})", file=sys.stderr)
             raise typer.Exit(INTERRUPTED)
@@ -165,6 +180,15 @@ def main(studies: Sequence[Study], *, trials: int = 20, seeds: int = 5) -> None:
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command(help=text)(command)
     run(app, script, sys.argv[1:])
+
+
+def _only(studies: Sequence[Study], methods: list[str] | None) -> list[Study]:
+    """The studies of these methods; None for all."""
+    names = [study.method for study in studies]
+    for method in methods or ():
+        if method not in names:
+            raise unknown("study", method, names)
+    return [study for study in studies if methods is None or study.method in methods]
 
 
 def _adjusted(studies: Sequence[Study], wishes: _Wishes) -> list[Study]:
@@ -185,19 +209,17 @@ def _adjusted(studies: Sequence[Study], wishes: _Wishes) -> list[Study]:
     adjusted = []
     for study in studies:
         space: dict[str, Any] = {"epochs": epochs, **study.space}
-        if study.pinned:
-            adjusted.append(replace(study, space=space))
-            continue
-        if wishes.preset and study.method == "mcsgd":
-            space |= preset_values(wishes.preset, family)
-        if wishes.pareto and study.method == "mcsgd":
-            space["memory_per_class"] = _searched(space.get("memory_per_class"), PARETO_MEMORY)
-        own, prefix = fields[study.method], f"{study.method}."
-        space |= {name: value for name, value in wishes.settings.items() if name in own}
+        if not study.pinned:
+            if wishes.preset and study.method == "mcsgd":
+                space |= preset_values(wishes.preset, family)
+            if wishes.pareto and study.method == "mcsgd":
+                space["memory_per_class"] = _searched(space.get("memory_per_class"), PARETO_MEMORY)
+            own = fields[study.method]
+            space |= {name: value for name, value in wishes.settings.items() if name in own}
         space |= {  # what names the method outweighs what does not
-            name.removeprefix(prefix): value
+            name.removeprefix(f"{study.method}."): value
             for name, value in wishes.settings.items()
-            if name.startswith(prefix)
+            if name.startswith(f"{study.method}.")
         }
         adjusted.append(replace(study, space=space))
     return adjusted
@@ -230,10 +252,30 @@ def _open(
     return place, benchmark
 
 
+def _check_memory(study: Study, benchmark: Benchmark) -> None:
+    """A memory that some class cannot fill; each trial would find out for itself, after training.
+
+    Raises:
+        UserError: the largest memory that the study may try is more than a class has.
+    """
+    wanted = study.space.get("memory_per_class", 0)
+    most = wanted.high if isinstance(wanted, Range) else wanted
+    most = max(most) if isinstance(most, list) else most
+    with_replacement = study.space.get("memory_draw") == "random"
+    if most > (least := benchmark.smallest_class) and not with_replacement:
+        raise UserError(
+            f"memory_per_class={most} is more than a class of {benchmark.name} has: {least}"
+            " training images; choose a smaller memory"
+        )
+
+
 def _machine(
-    resources: Resources, gpus_per_trial: float | None, max_concurrent: int | None
+    resources: Resources, network: str, gpus_per_trial: float | None, max_concurrent: int | None
 ) -> Machine:
-    share = (0.25 if resources.gpus else 0.0) if gpus_per_trial is None else gpus_per_trial
+    share = gpus_per_trial
+    if share is None:
+        # A stack of MLPs waits for its worker's core; one of convolutional networks fills a GPU.
+        share = (0.25 if network.startswith("mlp") else 1.0) if resources.gpus else 0.0
     if share > resources.gpus:
         raise UserError(f"--gpus-per-trial {share}: the cluster has {resources.gpus:g} GPUs")
     fit = int(resources.gpus / share) if share else resources.cpus
@@ -248,12 +290,19 @@ def _intent(studies: Sequence[StudyRun]) -> str:
     return f"{', '.join(parts)}; seeds: {studies[0].protocol.seeds}"
 
 
+def _unconfirmed(studies: Sequence[StudyRun]) -> list[str]:
+    """Methods that are in no table: all their trials have diverged, been pruned or failed."""
+    ended = [each for each in studies if each.stage == "done" and not each.chosen]
+    return [METHODS[each.study.method].title for each in ended]
+
+
 def _report(console: Console, store: Store, sweep: str, results: str) -> None:
     with store.database(sweep) as database:
         sheets = accuracy_sheets(database)
+    root = quote(results)
     # `out`, not `print`: a command to copy must not be broken into lines.
     console.out(f"\n{render(sheets, 'text')}")
     console.out(f"Results:     {results} (sweep {sweep})")
-    console.out(f"Next, paths: .venv/bin/lmc-ray table {results} --what barriers --sweep {sweep}")
+    console.out(f"Next, paths: .venv/bin/lmc-ray table {root} --what barriers --sweep {sweep}")
     sql = "SELECT method, avg(average_accuracy) FROM runs WHERE purpose = 'confirm' GROUP BY method"
-    console.out(f'or in SQL:   .venv/bin/lmc-ray query {results} "{sql}"')
+    console.out(f'or in SQL:   .venv/bin/lmc-ray query {root} "{sql}"')

@@ -31,7 +31,7 @@ class Study:
     first: Sequence[Mapping[str, Any]] = ()
     """Settings to try before the sampler proposes, e.g. the paper's, where the space holds them."""
     pinned: bool = False
-    """True: --set and --preset leave this study as the script has it."""
+    """True: --preset, and a --set that does not name the method, leave this study alone."""
     trials: int | None = None
     """Search trials at most; None: as many as the sweep's --trials."""
 
@@ -89,6 +89,8 @@ class StudyRun:
         ):
             if number < least:
                 raise UserError(f"--{name} must be at least {least}, got {number}")
+        if protocol.seeds > SEARCH_SEEDS_FROM:
+            raise UserError(f"--seeds must be at most {SEARCH_SEEDS_FROM}, got {protocol.seeds}")
         self.study = study
         self.protocol = protocol
         self.space = distributions(study.method, study.space)

@@ -2,10 +2,10 @@
 
 import socket
 import uuid
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -18,7 +18,11 @@ from lmc_ray.learners import METHODS, Setting
 from lmc_ray.metrics import accuracy_curve
 from lmc_ray.models import build
 from lmc_ray.store import Store
+from lmc_ray.store.files import one_line
+from lmc_ray.store.presence import check_flag
+from lmc_ray.sweep.backoff import DEFAULT_PATIENCE, Backoff
 from lmc_ray.sweep.cells import PROTOCOL, Block, Cell, Outcome, Place, outcome
+from lmc_ray.sweep.checkpoints import Checkpoints
 from lmc_ray.training import Measurement, Record, Training, chance_accuracy
 from lmc_ray.version import git_commit, version
 
@@ -33,13 +37,17 @@ class Workplace:
     source: str
     """The benchmark as the user named it; own data sets are named by path."""
     threads: int = 1
+    patience: float = DEFAULT_PATIENCE
+    """Seconds to wait for a results root that cannot be written."""
 
 
 class StackTrainable(tune.Trainable):
     """Multitask, continual or MC-SGD training of one `Block`, whichever its cells ask for.
 
-    A step learns one task and measures; a checkpoint after it holds all that is needed to go on
-    elsewhere. The last step commits the cells' rows, all or none, and only then reports the end.
+    A step learns one task and measures. A checkpoint after it holds all that is needed to go on,
+    on this worker or another, under this driver or the next. The last step commits the cells' rows,
+    all or none, and only then reports the end. Where the root cannot be written, it says so instead
+    and the next step tries again, until patience is at its end.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -52,40 +60,63 @@ class StackTrainable(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Learn the next task; at the end commit and report the cells' outcomes."""
-        training, block = self.training, self.block
-        training.step()
+        """Learn the next task; at the end commit and report the cells' outcomes.
+
+        Beside accuracy and task there may be: `resumed` (after which task this worker took the
+        block up), `outcomes` (committed), `waits` (not yet, and why), `lost` (not at all, and why).
+        """
+        if not self.training.finished:
+            self._learn()
+        training = self.training
         accuracy = fmean(training.accuracy(record) for record in training.records)
-        limit = block.prune_below[training.task - 1] if block.prune_below else None
-        if limit is not None and accuracy < limit:
-            training.prune()
-        result: dict[str, Any] = {"accuracy": accuracy, "task": training.task}
-        if training.finished:
-            rows = block_rows(block, training, self.started_at)
-            store = Store(self.workplace.results)
-            store.commit(self.workplace.sweep, uuid.uuid4().hex, rows)
-            # A list, because Tune takes dictionaries in results apart.
-            result |= {"done": True, "outcomes": list(outcomes(block, training).items())}
-        return result
-
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Everything learned so far."""
-        state = {"training": self.training.state(), "started_at": self.started_at}
-        torch.save(state, Path(checkpoint_dir) / "state.pt")
-
-    def load_checkpoint(self, checkpoint: dict[str, Any] | str | None) -> None:
-        """Go on after the last whole task, maybe on another worker."""
-        state = torch.load(Path(str(checkpoint)) / "state.pt", weights_only=False)
-        self.training.restore(state["training"])
-        self.started_at = state["started_at"]
+        result = {"accuracy": accuracy, "task": training.task, "resumed": self.resumed}
+        return result | self._commit() if training.finished else result
 
     def _start(self, config: dict[str, Any]) -> None:
         self.workplace: Workplace = config["workplace"]
         self.block: Block = config["block"]
         self.started_at = datetime.now(UTC)
+        self.resumed: int | None = None
+        self.backoff = Backoff(self.workplace.patience)
+        self.rows: dict[str, list[Any]] = {}
+        self.attempt = uuid.uuid4().hex
         torch.set_num_threads(self.workplace.threads)
         place = self.block.cells[0].place
         self.training = training_of(self.block, benchmark_at(self.workplace, place))
+        self.checkpoints = Checkpoints(self.workplace.results, self.workplace.sweep)
+        if state := self.checkpoints.load(self.block):
+            self.training.restore(state["training"])
+            self.started_at = state["started_at"]
+            self.resumed = self.training.task
+
+    def _learn(self) -> None:
+        """One task, then the comparison with other trials, then a checkpoint."""
+        training, limits = self.training, self.block.prune_below
+        training.step()
+        accuracy = fmean(training.accuracy(record) for record in training.records)
+        limit = limits[training.task - 1] if limits else None
+        if limit is not None and accuracy < limit:
+            training.prune()
+        if training.finished:
+            self.rows = block_rows(self.block, training, self.started_at)
+        else:
+            state = {"training": training.state(), "started_at": self.started_at}
+            with suppress(OSError):  # a block without a checkpoint starts anew, no more
+                self.checkpoints.save(self.block, state)
+
+    def _commit(self) -> dict[str, Any]:
+        """Try to make the rows visible; what the driver is told of it."""
+        store = Store(self.workplace.results)
+        try:
+            check_flag(store.root)
+            store.commit(self.workplace.sweep, self.attempt, self.rows)
+            check_flag(store.root)  # else it went somewhere that nobody will look at
+        except OSError as problem:
+            reason = one_line(problem)
+            return {"waits": reason} if self.backoff.wait() else {"done": True, "lost": reason}
+        self.checkpoints.remove(self.block)
+        # A list, because Tune takes dictionaries in results apart.
+        return {"done": True, "outcomes": list(outcomes(self.block, self.training).items())}
 
 
 @lru_cache(maxsize=2)

@@ -2,17 +2,21 @@
 
 from lmc_ray.tables.accuracy import AccuracyRow, accuracy_rows, accuracy_sheets
 from lmc_ray.tables.barriers import BarriersRow, barriers_rows, barriers_sheets
+from lmc_ray.tables.compare import Comparison, compare, compare_sheets
 from lmc_ray.tables.pending import pending
 from lmc_ray.tables.sheet import Sheet, render
 
 __all__ = [
     "AccuracyRow",
     "BarriersRow",
+    "Comparison",
     "Sheet",
     "accuracy_rows",
     "accuracy_sheets",
     "barriers_rows",
     "barriers_sheets",
+    "compare",
+    "compare_sheets",
     "pending",
     "render",
 ]

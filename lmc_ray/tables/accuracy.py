@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from lmc_ray import paper
 from lmc_ray.paper import Published
-from lmc_ray.statistics import Summary, summarise
+from lmc_ray.statistics import Summary, summarise, welch
+from lmc_ray.tables.compare import probability
 from lmc_ray.tables.groups import Group, Run, by_setting, confirmed, title
 from lmc_ray.tables.sheet import NOT_AVAILABLE, Sheet, short, spread
 
@@ -22,22 +23,37 @@ _TRIO = (
     "multitask's line is measured in the MC-SGD cell of the same seed (one trio, one "
     "initialisation): from its sequential minimum after task 1 to its multitask minimum"
 )
-_PAPER = f"paper: {paper.SOURCE}, 5 seeds, memory of 1 example per class; tuned on test accuracy"
+_PAPER = (
+    f"paper: {paper.SOURCE}, {paper.SEEDS} seeds, memory of 1 example per class; tuned on test "
+    "accuracy"
+)
+_WELCH = (
+    "difference: ours minus the paper's, percentage points, with its 95 % interval; p: Welch's "
+    "two-sided test from both means, standard deviations and numbers of seeds"
+)
 _COST = (
     "memory: examples kept per class and task; grad. evals, data seen: gradient evaluations and "
     "examples in them, per seed"
 )
 
 # From which minimum to which the line of a method runs; others than these two run as plain SGD's.
-_LINES = {"mcsgd": ("connected", "connected"), "multitask": ("sequential", "multitask")}
+_LINES = {
+    "mcsgd": ("connected", "connected"),
+    "er-mcsgd": ("connected", "connected"),
+    "weight-averaging": ("averaged", "averaged"),
+    "ema": ("averaged", "averaged"),
+    "multitask": ("sequential", "multitask"),
+}
 _PLAIN = ("sequential", "sequential")
 
 _RISES = """
-    SELECT cell_id, loss_rise FROM barriers JOIN runs USING (sweep, cell_id)
-    WHERE sweep = $sweep AND curve = 'linear' AND control = 'same-init' AND eval_task = 1
+    SELECT sweep, from_minimum, to_minimum, cell_id, loss_rise
+    FROM barriers JOIN runs USING (sweep, cell_id)
+    WHERE purpose = 'confirm' AND curve = 'linear' AND control = 'same-init' AND eval_task = 1
     AND from_task = 1 AND to_task = runs.tasks AND loss_rise IS NOT NULL
-    AND from_minimum = $start AND to_minimum = $stop
 """
+
+_Rises = dict[tuple[str, str, str], dict[str, float]]  # by sweep and the two minima; by cell
 
 
 @dataclass(frozen=True)
@@ -69,20 +85,29 @@ class AccuracyRow:
 
 def accuracy_rows(database: "duckdb.DuckDBPyConnection") -> list[list[AccuracyRow]]:
     """The rows of one table per sweep and sequence of tasks."""
+    rises: _Rises = {}
+    for sweep, start, stop, cell, rise in database.execute(_RISES).fetchall():
+        rises.setdefault((sweep, start, stop), {})[cell] = rise
     return [
-        [_row(database, group, groups) for group in groups]
+        [_row(rises, group, groups) for group in groups]
         for groups in by_setting(confirmed(database)).values()
     ]
 
 
 def accuracy_sheets(database: "duckdb.DuckDBPyConnection") -> list[Sheet]:
-    """One table for people per sweep and sequence of tasks; none where nothing is confirmed."""
-    return [_sheet(rows) for rows in accuracy_rows(database)]
+    """One table for people per sweep and sequence of tasks; none where nothing is confirmed.
+
+    Where the paper has numbers for the same tasks, a second one shows ours beside them.
+    """
+    sheets = []
+    for rows in accuracy_rows(database):
+        sheets.append(_sheet(rows))
+        if with_paper := [row for row in rows if row.paper]:
+            sheets.append(_paper_sheet(with_paper))
+    return sheets
 
 
-def _row(
-    database: "duckdb.DuckDBPyConnection", group: Group, others: Sequence[Group]
-) -> AccuracyRow:
+def _row(rises: _Rises, group: Group, others: Sequence[Group]) -> AccuracyRow:
     runs = group.finished
     first = group.runs[0]
     return AccuracyRow(
@@ -90,7 +115,7 @@ def _row(
         diverged=sum(run["status"] == "diverged" for run in group.runs),
         accuracy=_over(runs, "average_accuracy"),
         forgetting=None if group.method == "multitask" else _over(runs, "forgetting"),
-        rise=_rise(database, group, others),
+        rise=_rise(rises, group, others),
         memory_per_class=first["memory_per_class"],
         gradient_evaluations=_mean(runs, "gradient_evaluations"),
         examples_seen=_mean(runs, "examples_seen"),
@@ -98,14 +123,9 @@ def _row(
     )
 
 
-def _rise(
-    database: "duckdb.DuckDBPyConnection", group: Group, others: Sequence[Group]
-) -> Summary | None:
-    start, stop = _LINES.get(group.method, _PLAIN)
-    found = database.execute(
-        _RISES, {"sweep": group.runs[0]["sweep"], "start": start, "stop": stop}
-    ).fetchall()
-    of_cell = dict(found)
+def _rise(rises: _Rises, group: Group, others: Sequence[Group]) -> Summary | None:
+    line = _LINES.get(group.method, _PLAIN)
+    of_cell = rises.get((group.runs[0]["sweep"], *line), {})
     runs = group.finished
     if group.method == "multitask":
         seeds = {run["seed"] for run in runs}
@@ -130,20 +150,21 @@ def _mean(runs: Sequence[Run], column: str) -> float | None:
 
 
 def _sheet(rows: Sequence[AccuracyRow]) -> Sheet:
-    with_paper = any(row.paper for row in rows)
-    columns = ["method", "accuracy\n%"]
-    columns += ["paper"] if with_paper else []
-    columns += ["forgetting\npoints"]
-    columns += ["paper"] if with_paper else []
-    columns += ["rise of\nthe loss", "seeds", "memory", "grad.\nevals", "data\nseen"]
-    cells = []
-    for row in rows:
-        line = [row.group.label, spread(row.accuracy, 1, 100, std_digits=2)]
-        line += [_paper_accuracy(row.paper)] if with_paper else []
-        line += [spread(row.forgetting, 1, 100)]
-        line += [_paper_forgetting(row.paper)] if with_paper else []
-        line += [spread(row.rise, 2), str(len(row.group.finished)), short(row.memory_per_class)]
-        cells.append([*line, short(row.gradient_evaluations), short(row.examples_seen)])
+    columns = ["method", "accuracy\n%", "forgetting\npoints", "rise of\nthe loss"]
+    columns += ["seeds", "memory", "grad.\nevals", "data\nseen"]
+    cells = [
+        [
+            row.group.label,
+            spread(row.accuracy, 1, 100, std_digits=2),
+            spread(row.forgetting, 1, 100),
+            spread(row.rise, 2),
+            str(len(row.group.finished)),
+            short(row.memory_per_class),
+            short(row.gradient_evaluations),
+            short(row.examples_seen),
+        ]
+        for row in rows
+    ]
     notes = [row.group.note for row in rows if row.group.differences]
     notes += [
         f"{row.group.label}: {row.diverged} of {len(row.group.runs)} seeds diverged (the loss "
@@ -153,18 +174,42 @@ def _sheet(rows: Sequence[AccuracyRow]) -> Sheet:
     ]
     notes += [_SPREAD, _RISE]
     notes += [_TRIO] if any(r.rise and r.group.method == "multitask" for r in rows) else []
-    notes += [_COST]
-    notes += [_PAPER] if with_paper else []
-    return Sheet(title(rows[0].group.runs[0]), columns, cells, notes)
+    return Sheet(title(rows[0].group.runs[0]), columns, cells, [*notes, _COST])
 
 
-def _paper_accuracy(printed: Published | None) -> str:
-    if printed is None:
-        return NOT_AVAILABLE
-    return f"{printed.accuracy:.1f} ± {printed.accuracy_std:.2f}"
+def _paper_sheet(rows: Sequence[AccuracyRow]) -> Sheet:
+    columns = ["method", "accuracy\n%", "paper", "difference", "95 % interval", "p"]
+    columns += ["forgetting\npoints", "paper"]
+    cells = []
+    for row in rows:
+        printed = row.paper
+        assert printed is not None
+        test = row.accuracy and welch(
+            row.accuracy, printed.accuracy / 100, printed.accuracy_std / 100, paper.SEEDS
+        )
+        cells.append(
+            [
+                row.group.label,
+                spread(row.accuracy, 1, 100, std_digits=2),
+                f"{printed.accuracy:.1f} ± {printed.accuracy_std:.2f}",
+                *(
+                    (
+                        f"{100 * test.difference:+.1f}",
+                        f"{100 * test.low:+.1f} to {100 * test.high:+.1f}",
+                        probability(test.p),
+                    )
+                    if test
+                    else (NOT_AVAILABLE,) * 3
+                ),
+                spread(row.forgetting, 1, 100),
+                _paper_forgetting(printed),
+            ]
+        )
+    heading = f"beside the paper: {title(rows[0].group.runs[0])}"
+    return Sheet(heading, columns, cells, [_WELCH, _PAPER])
 
 
-def _paper_forgetting(printed: Published | None) -> str:
-    if printed is None or printed.forgetting is None or printed.forgetting_std is None:
+def _paper_forgetting(printed: Published) -> str:
+    if printed.forgetting is None or printed.forgetting_std is None:
         return NOT_AVAILABLE
     return f"{100 * printed.forgetting:.0f} ± {100 * printed.forgetting_std:.0f}"

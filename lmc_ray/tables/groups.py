@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 Run = dict[str, Any]  # a row of `runs`
 
-# The paper's names, in the order of its Table 1.
+# The paper's names, in the order of its Table 1; between its methods and multitask, ours.
 METHODS = {
     "naive-sgd": "naive SGD",
     "ewc": "EWC",
@@ -19,6 +19,9 @@ METHODS = {
     "er": "ER",
     "stable-sgd": "Stable SGD",
     "mcsgd": "MC-SGD",
+    "er-mcsgd": "ER + MC-SGD",
+    "weight-averaging": "weight averaging",
+    "ema": "EMA",
     "multitask": "multitask",
 }
 

@@ -1,0 +1,90 @@
+"""Checks the shell commands of a launcher file: syntax, Ray's options, an open dashboard."""
+
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+from lmc_ray.clusters.document import Document, Path, nearest, texts
+
+LISTS = (
+    "initialization_commands",
+    "setup_commands",
+    "head_setup_commands",
+    "worker_setup_commands",
+    "head_start_ray_commands",
+    "worker_start_ray_commands",
+)
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def check_commands(document: Document, effective: dict[str, Any]) -> None:
+    """Note what a shell or `ray start` would refuse, and a dashboard that others can reach.
+
+    Args:
+        document: the file.
+        effective: the same with Ray's defaults, one of which opens the dashboard.
+    """
+    bash = shutil.which("bash")
+    for path, command in commands(document.value):
+        if bash is None:
+            break
+        ended = subprocess.run([bash, "-n", "-c", command], capture_output=True, text=True)
+        if ended.returncode:
+            said = ended.stderr.splitlines()[0].split(": ", 1)[-1]
+            document.add(path, f"bash cannot read the command: {said}")
+    for key in ("head_start_ray_commands", "worker_start_ray_commands"):
+        given = effective.get(key)
+        for index, command in enumerate(given if isinstance(given, list) else ()):
+            if isinstance(command, str):
+                _check_ray(document, (key, index), command)
+
+
+def commands(config: dict[str, Any]) -> Iterator[tuple[Path, str]]:
+    """Every shell command of a launcher file, and where it stands."""
+    for key in LISTS:
+        yield from texts(config.get(key), (key,))
+    types = config.get("available_node_types")
+    for name, node in types.items() if isinstance(types, dict) else ():
+        for key in LISTS if isinstance(node, dict) else ():
+            yield from texts(node.get(key), ("available_node_types", name, key))
+
+
+def _check_ray(document: Document, path: Path, command: str) -> None:
+    from ray.scripts.scripts import start
+
+    known = [name for each in start.params for name in (*each.opts, *each.secondary_opts)]
+    for words in _calls(command, "ray", "start"):
+        for number, word in enumerate(words):
+            name, _, value = word.partition("=")
+            if not name.startswith("--"):
+                continue
+            if name not in known:
+                message = f"`ray start` has no option {name}{nearest(name, known)}"
+                document.add_at(path, name, message)
+            if name == "--dashboard-host":
+                host = value or (words[number + 1] if number + 1 < len(words) else "")
+                if host not in LOOPBACK:
+                    here = path in document.lines
+                    document.add_at(
+                        path if here else ("provider", "type"),
+                        name,
+                        f"the dashboard listens on {host}{'' if here else ' by default'}, open to "
+                        "whoever reaches the head, who can run code there: start Ray with "
+                        "--dashboard-host=127.0.0.1 in head_start_ray_commands and look with "
+                        "`ray dashboard` (a tunnel)",
+                    )
+
+
+def _calls(command: str, *begin: str) -> Iterator[list[str]]:
+    """The calls of a program in a command line, word by word."""
+    for part in re.split(r"[;&|\n]+", command):
+        try:
+            words = shlex.split(part, comments=True)
+        except ValueError:  # a quote that spans what was split: no call of ours
+            continue
+        for index in range(len(words) - len(begin) + 1):
+            if tuple(words[index : index + len(begin)]) == begin:
+                yield words[index + len(begin) :]

@@ -1,0 +1,38 @@
+"""ER: experience replay (Chaudhry et al. 2019, arXiv:1902.10486).
+
+Every step of SGD on task t descends the mean loss over a batch of the task and a few examples of
+the tasks 1..t-1. Under batch normalisation the two are groups of their own.
+"""
+
+from collections.abc import Sequence
+
+from lmc_ray.learners.descent import Theta
+from lmc_ray.learners.hyperparameters import Replaying
+from lmc_ray.learners.learner import Setting
+from lmc_ray.learners.remembering import Remembering
+from lmc_ray.learners.replay import Replay, keep_examples, replaying
+from lmc_ray.learners.sgd import learn_task
+
+
+class ExperienceReplay(Remembering[Replaying]):
+    """ŵ_t: SGD on task t from ŵ_{t-1}, each step beside `replay_batch_size` remembered examples."""
+
+    minimum = "sequential"
+
+    def __init__(
+        self, setting: Setting, hyperparameters: Sequence[Replaying], seeds: Sequence[int]
+    ) -> None:
+        super().__init__(setting, hyperparameters, seeds)
+        self.tensors["sequential"] = setting.initial(seeds)
+
+    def learn(self, task: int) -> None:
+        """See `Learner.learn`."""
+        adjust = None
+        if task > 1:
+            adjust = replaying(Replay(self, self.memory, task, self.common.replay_batch_size))
+        self.tensors["sequential"] = learn_task(self, self.tensors["sequential"], task, adjust)
+        self.memory = keep_examples(self, self.memory, task)
+
+    def minima(self, task: int) -> dict[str, Theta]:
+        """See `Learner.minima`."""
+        return {"sequential": self.tensors["sequential"]}

@@ -1,0 +1,47 @@
+"""Waiting for a results root that is full or out of reach."""
+
+import os
+import time
+from math import inf
+
+from lmc_ray.errors import UserError
+
+FIRST, LONGEST = 0.5, 30.0
+"""Seconds before the second try, and between two tries at most."""
+DEFAULT_PATIENCE = 600.0
+
+
+def patience() -> float:
+    """Seconds that a sweep waits for its results root: LMC_PATIENCE, by default ten minutes.
+
+    Raises:
+        UserError: LMC_PATIENCE is no number of seconds.
+    """
+    text = os.environ.get("LMC_PATIENCE") or str(DEFAULT_PATIENCE)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < inf:
+        raise UserError(f"LMC_PATIENCE={text} is no number of seconds")
+    return seconds
+
+
+class Backoff:
+    """Pauses between tries, each twice as long as the one before, until patience is at its end."""
+
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
+        self._pause = FIRST
+        self._end: float | None = None
+
+    def wait(self) -> bool:
+        """Pause before another try; False, at once, if it is time to give up."""
+        now = time.monotonic()
+        if self._end is None:
+            self._end = now + self._patience
+        if now >= self._end:
+            return False
+        time.sleep(min(self._pause, self._end - now))
+        self._pause = min(2 * self._pause, LONGEST)
+        return True

@@ -1,0 +1,71 @@
+"""What unfinished blocks have learned, in the results root, where every worker finds it.
+
+Not Tune's own checkpoints: those are lost with the driver, and a root that is away for a moment
+fails the trial. These are only a saving of work: a block without one starts anew, to the same end.
+Two attempts of one block may write the same one: either state leads to the same numbers.
+"""
+
+import hashlib
+import io
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from pyarrow import fs
+
+from lmc_ray.store.files import open_root, write_whole
+from lmc_ray.store.presence import check_flag
+from lmc_ray.sweep.cells import Block
+from lmc_ray.version import version
+
+FOLDER = ".checkpoints"
+
+
+class Checkpoints:
+    """The checkpoints of one sweep: `ROOT/.checkpoints/<sweep>/<block>.pt`."""
+
+    def __init__(self, root: str, sweep: str) -> None:
+        self._root = root
+        self._filesystem, base = open_root(root)
+        self._all = f"{base}/{FOLDER}"
+        self._folder = f"{self._all}/{sweep}"
+
+    def save(self, block: Block, state: dict[str, Any]) -> None:
+        """Keep a state in place of the block's earlier one.
+
+        Raises:
+            OSError: it could not be written; the earlier one is still there.
+        """
+        data = io.BytesIO()
+        torch.save(state, data)
+        check_flag(self._root)
+        write_whole(self._filesystem, self._path(block), data.getvalue())
+
+    def load(self, block: Block) -> dict[str, Any] | None:
+        """The block's last state; None if there is none, or none that can be reached."""
+        try:
+            with self._filesystem.open_input_file(self._path(block)) as file:
+                data = file.read()
+        except OSError:
+            return None
+        return torch.load(io.BytesIO(data), weights_only=False)
+
+    def remove(self, block: Block) -> None:
+        """Forget the block: it is committed."""
+        with suppress(OSError):
+            self._filesystem.delete_file(self._path(block))
+
+    def clear(self) -> None:
+        """Forget the sweep: it is done. Other sweeps of the root keep theirs."""
+        with suppress(OSError):
+            self._filesystem.delete_dir(self._folder)
+        if isinstance(self._filesystem, fs.LocalFileSystem):
+            with suppress(OSError):
+                Path(self._all).rmdir()  # unless it holds another sweep's
+
+    def _path(self, block: Block) -> str:
+        # The limits and the code are part of it: others would have led elsewhere.
+        ids = [cell.id for cell in block.cells]
+        key = repr((ids, block.prune_below, version()))
+        return f"{self._folder}/{hashlib.sha256(key.encode()).hexdigest()[:32]}.pt"

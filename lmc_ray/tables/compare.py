@@ -1,0 +1,160 @@
+"""One method against others, seed by seed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lmc_ray.errors import UserError, unknown
+from lmc_ray.statistics import FEWEST_PAIRS, Paired, holm, paired
+from lmc_ray.tables.groups import Group, by_setting, confirmed, title
+from lmc_ray.tables.sheet import NOT_AVAILABLE, Sheet
+
+if TYPE_CHECKING:
+    import duckdb
+
+SIGNIFICANT = 0.05
+
+_NOTES = (
+    "difference: average accuracy on the test split, method minus baseline, percentage points, "
+    "mean over the seeds that both have finished, with its 95 % t-interval",
+    "p: two-sided sign-flip test of the paired differences, exact up to 16 pairs; Holm: corrected "
+    "for all tests asked for; effect: mean over standard deviation of the differences (d_z)",
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A configuration of the method beside one of a baseline, in one sweep and sequence of tasks.
+
+    Attributes:
+        method: the configuration in question.
+        baseline: what it is compared with.
+        paired: their differences by seed, as fractions.
+        p: the p-value corrected by Holm; None with too few pairs for a test.
+    """
+
+    method: Group
+    baseline: Group
+    paired: Paired
+    p: float | None
+
+    @property
+    def verdict(self) -> str:
+        """`better`, `worse`, or neither shown."""
+        difference = self.paired.difference
+        if self.p is not None:
+            if self.p >= SIGNIFICANT:
+                return "no difference shown"
+            return "better" if difference.mean > 0 else "worse"
+        if difference.high is not None and difference.high < 0:
+            return "worse (interval below 0; too few seeds for a test)"
+        return "too few seeds for a test"
+
+    @property
+    def worse(self) -> bool:
+        """Whether the method has been shown to be worse than the baseline."""
+        return self.verdict.startswith("worse")
+
+
+def compare(
+    database: "duckdb.DuckDBPyConnection",
+    method: str,
+    baselines: Sequence[str],
+    benchmark: str | None = None,
+) -> list[Comparison]:
+    """Compare a method's confirmed configurations with those of baselines of the same sweep.
+
+    Args:
+        database: a store's tables.
+        method: as the store names it.
+        baselines: one or more.
+        benchmark: only this one; None for all.
+
+    Raises:
+        UserError: a method or benchmark without confirmed seeds, or no seed in common.
+    """
+    groups = confirmed(database)
+    if not groups:
+        raise UserError("no seeds are confirmed yet: let the sweep go on under its name")
+    benchmarks = {group.runs[0]["benchmark"] for group in groups}
+    if benchmark is not None and benchmark not in benchmarks:
+        raise unknown("benchmark among the confirmed ones", benchmark, benchmarks)
+    groups = [g for g in groups if benchmark in (None, g.runs[0]["benchmark"])]
+    methods = {group.method for group in groups}
+    for name in (method, *baselines):
+        if name not in methods:
+            raise unknown("method among the confirmed ones", name, methods)
+    pairs = []
+    for together in by_setting(groups).values():
+        ours = [group for group in together if group.method == method]
+        theirs = [g for name in baselines for g in together if g.method == name]
+        for a in ours:
+            for b in theirs:
+                if a is not b and (found := _differences(a, b)):
+                    pairs.append((a, b, paired(found)))
+    if not pairs:
+        raise UserError(
+            f"{method} and {', '.join(baselines)} have no finished seed in common: confirm them in"
+            " one sweep"
+        )
+    corrected = iter(holm([each.p for *_, each in pairs if each.p is not None]))
+    return [
+        Comparison(a, b, each, None if each.p is None else next(corrected)) for a, b, each in pairs
+    ]
+
+
+def compare_sheets(comparisons: Sequence[Comparison]) -> list[Sheet]:
+    """One table for people per sweep and sequence of tasks."""
+    by_title: dict[str, list[Comparison]] = {}
+    for each in comparisons:
+        by_title.setdefault(title(each.method.runs[0]), []).append(each)
+    columns = (
+        "",
+        "difference\npoints",
+        "95 % interval",
+        "pairs",
+        "p",
+        "p,\nHolm",
+        "effect",
+        "verdict",
+    )
+    sheets = []
+    for heading, rows in by_title.items():
+        named = {g.label: g for each in rows for g in (each.method, each.baseline)}
+        notes = [group.note for group in named.values() if group.differences]
+        if any(each.p is None for each in rows):
+            notes.append(f"a sign-flip test needs at least {FEWEST_PAIRS} pairs")
+        sheets.append(Sheet(heading, columns, [_row(each) for each in rows], [*notes, *_NOTES]))
+    return sheets
+
+
+def _row(each: Comparison) -> list[str]:
+    difference = each.paired.difference
+    interval = NOT_AVAILABLE
+    if difference.low is not None and difference.high is not None:
+        interval = f"{100 * difference.low:+.2f} to {100 * difference.high:+.2f}"
+    return [
+        f"{each.method.label} - {each.baseline.label}",
+        f"{100 * difference.mean:+.2f}",
+        interval,
+        str(difference.count),
+        probability(each.paired.p),
+        probability(each.p),
+        NOT_AVAILABLE if each.paired.effect is None else f"{each.paired.effect:+.1f}",
+        each.verdict,
+    ]
+
+
+def probability(p: float | None) -> str:
+    """A p-value for people."""
+    if p is None:
+        return NOT_AVAILABLE
+    return "<0.0001" if p < 0.0001 else f"{p:.4f}" if p < 0.01 else f"{p:.3f}"
+
+
+def _differences(a: Group, b: Group) -> list[float]:
+    """Method minus baseline, for every seed that both have."""
+    theirs = {run["seed"]: run["average_accuracy"] for run in b.finished}
+    return [
+        run["average_accuracy"] - theirs[run["seed"]] for run in a.finished if run["seed"] in theirs
+    ]

@@ -1,0 +1,18 @@
+"""What a sweep tells of itself where there is no terminal."""
+
+import io
+
+from rich.console import Console
+
+from lmc_ray.sweep.progress import Progress
+
+
+def test_a_plain_line_stays_one_line() -> None:
+    """Whoever reads it in a log, or with grep, finds all of it in one place."""
+    out = io.StringIO()
+    best = {"MC-SGD": 0.9333, "Stable SGD": 0.7444, "multitask": 0.925}
+    with Progress(Console(file=out, width=40)) as progress:
+        progress.ran()
+        progress.show(10, 10, best)
+    (line,) = out.getvalue().splitlines()
+    assert line.startswith("10 of 10 trials · MC-SGD 93.3% · Stable SGD 74.4% · multitask 92.5% · ")

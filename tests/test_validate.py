@@ -1,0 +1,346 @@
+"""`lmc-ray validate`: every typo is found on its line, offline, and the files we ship are fine."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lmc_ray.cli import main
+from lmc_ray.clusters import validate
+
+PROJECT = Path(__file__).parent.parent
+CLUSTER = PROJECT / "cluster"
+GPU = CLUSTER / "gpu.yaml"
+ONPREM = CLUSTER / "onprem.yaml"
+KUBERAY = sorted((CLUSTER / "kuberay").glob("*.yaml"))
+
+
+@pytest.fixture(autouse=True)
+def _at_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In the project's folder, with a token in the home folder, as `ray up` needs it."""
+    token = tmp_path / "home" / ".ray" / "auth_token"
+    token.parent.mkdir(parents=True)
+    token.touch(0o600)
+    token.write_text("0123")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(PROJECT)
+
+
+Check = Callable[..., list[tuple[int, str]]]
+
+
+@pytest.fixture
+def check(tmp_path: Path) -> Check:
+    """Findings about a text: line and message."""
+
+    def found(text: str) -> list[tuple[int, str]]:
+        file = tmp_path / "cluster.yaml"
+        file.write_text(text)
+        return [(each.line, each.message) for each in validate(file)]
+
+    return found
+
+
+def line_of(text: str, part: str) -> int:
+    return text[: text.index(part)].count("\n") + 1
+
+
+@pytest.mark.parametrize("file", [GPU, ONPREM, *KUBERAY], ids=lambda file: file.name)
+def test_ours_are_fine(file: Path) -> None:
+    assert validate(file) == []
+
+
+# Typos
+
+
+def keys(text: str) -> Iterator[yaml.ScalarNode]:
+    """Every key of a file, once."""
+    stack, seen = [yaml.compose(text, yaml.SafeLoader)], set()
+    while stack:
+        node = stack.pop()
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                if key.start_mark.index not in seen:
+                    seen.add(key.start_mark.index)
+                    yield key
+                stack.append(value)
+        elif isinstance(node, yaml.SequenceNode):
+            stack += node.value
+
+
+def dropped(word: str) -> str:
+    """Without the last letter but one."""
+    return word[:-2] + word[-1]
+
+
+def doubled(word: str) -> str:
+    return word + word[-1]
+
+
+def swapped(word: str) -> str:
+    """With its last two different neighbours the other way round."""
+    at = next(i for i in range(len(word) - 2, -1, -1) if word[i] != word[i + 1])
+    return word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+
+
+@pytest.mark.parametrize("typo", [dropped, doubled, swapped])
+@pytest.mark.parametrize("file", [GPU, ONPREM], ids=["gpu", "onprem"])
+def test_a_typo_in_any_key(check: Check, file: Path, typo: Callable[[str], str]) -> None:
+    text = file.read_text()
+    missed = []
+    count = 0
+    for key in keys(text):
+        if key.value == "gpu":  # a name that one gives, and that nothing else mentions
+            continue
+        count += 1
+        begin, end = key.start_mark.index, key.end_mark.index
+        wrong = typo(key.value)
+        found = check(text[:begin] + wrong + text[end:])
+        if key.start_mark.line + 1 not in [line for line, _ in found]:
+            missed.append((key.start_mark.line + 1, wrong, found))
+    assert not missed
+    assert count >= 20
+
+
+@pytest.mark.parametrize("file", KUBERAY, ids=lambda file: file.name)
+def test_a_typo_in_any_field_of_a_manifest(check: Check, file: Path) -> None:
+    """All keys but those that one makes up: labels, limits, data, parameters of `ray start`."""
+    free = {"labels", "annotations", "limits", "requests", "data", "rayStartParams", "nodeSelector"}
+    missed = []
+    text = file.read_text()
+    parts = text.split("\n---\n")
+    for index, part in enumerate(parts):
+        root = yaml.compose(part, yaml.SafeLoader)
+        stack = [root]
+        while stack:
+            node = stack.pop()
+            if isinstance(node, yaml.SequenceNode):
+                stack += node.value
+            if not isinstance(node, yaml.MappingNode):
+                continue
+            for key, value in node.value:
+                if key.value not in free:
+                    stack.append(value)
+                begin, end = key.start_mark.index, key.end_mark.index
+                wrong = part[:begin] + dropped(key.value) + part[end:]
+                whole = "\n---\n".join([*parts[:index], wrong, *parts[index + 1 :]])
+                before = "\n---\n".join(parts[:index])
+                line = before.count("\n") + (2 if index else 0) + key.start_mark.line + 1
+                found = check(whole)
+                if line not in [where for where, _ in found]:
+                    missed.append((line, key.value, found))
+    assert not missed
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "says"),
+    [
+        ("region: us-west-2", "region: us-wst-2", "unknown region 'us-wst-2': did you mean 'us-"),
+        ("type: aws", "type: asw", "unknown provider 'asw': did you mean 'aws'"),
+        ("g6.xlarge", "g6.xlrage", "EC2 knows no 'g6.xlrage': did you mean 'g6.xlarge'"),
+        ("MarketType: spot", "MarketType: sopt", "did you mean 'spot'"),
+        ("VolumeSize: 60", "VolumeSize: big", "VolumeSize"),
+        ("head_node_type: head", "head_node_type: haed", "did you mean 'head'"),
+        ("max_workers: 8\nup", "max_workers: eight\nup", "not of type 'integer'"),
+        ("LMC_RESULTS=", "LMC_RESLUTS=", "nothing reads LMC_RESLUTS: did you mean 'LMC_RESULTS'"),
+        (
+            "--dashboard-host=",
+            "--dashbord-host=",
+            "no option --dashbord-host: did you mean '--dash",
+        ),
+        ("lmc_ray: lmc_ray", "lmc_ray: lmc_rya", "there is no lmc_rya here"),
+    ],
+)
+def test_a_typo_in_a_value(check: Check, right: str, wrong: str, says: str) -> None:
+    text = GPU.read_text()
+    found = check(text.replace(right, wrong, 1))
+    line = line_of(text, right)
+    assert any(where == line and says in message for where, message in found), found
+
+
+def test_a_command_that_no_shell_reads(check: Check) -> None:
+    text = GPU.read_text().replace("    }\n", "")
+    line = line_of(text, "    lock=") - 1
+    assert [(at, "bash cannot read" in said) for at, said in check(text)] == [(line, True)]
+
+
+def test_all_findings_at_once(check: Check) -> None:
+    text = GPU.read_text().replace("max_workers: 8\nup", "max_wrokers: 8\nup")
+    text = text.replace("InstanceType: g6", "InstanceTyp: g6").replace("ssh_user", "ssh_usr")
+    says = " ".join(message for _, message in check(text))
+    for word in ("max_wrokers", "InstanceTyp", "ssh_usr"):
+        assert f"'{word}'" in says
+
+
+# What would be dangerous, or silently not work
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "says", "where"),
+    [
+        ("--dashboard-host=127.0.0.1", "--dashboard-host=0.0.0.0", "open to whoever", None),
+        ("--dashboard-host=127.0.0.1", "--dashboard-host 0.0.0.0", "open to whoever", None),
+        ("RAY_AUTH_MODE=token", "RAY_AUTH_MODE=disabled", "write 'token'", None),
+        (
+            "    export RAY_AUTH_MODE=token\n",
+            "",
+            "RAY_AUTH_MODE is set on no node",
+            "setup_commands:",
+        ),
+        ("  ~/.ray/auth_token: ~/.ray/auth_token\n", "", "no authentication token", "file_mounts:"),
+        (
+            "    export LMC_DATA=$HOME/lmc-data\n",
+            "",
+            "LMC_DATA is set on no node",
+            "setup_commands:",
+        ),
+        ("s3://my-bucket/lmc\n", "results\n", "share no folder", "LMC_RESULTS=s3"),
+        ("LMC_MAX_GPUS=8", "LMC_MAX_GPUS=80", "can grow to 8", None),
+        ("    max_workers: 8", "    max_workers: 4", "can grow to 4", "LMC_MAX_CPUS"),
+        ("  region: us-west-2\n", "", "needs a `region`", "provider:"),
+        ("  ~/lmc-ray/LICENSE: LICENSE\n", "", "LICENSE does not reach", "file_mounts:"),
+    ],
+)
+def test_danger(check: Check, right: str, wrong: str, says: str, where: str | None) -> None:
+    text = GPU.read_text()
+    assert right in text
+    line = line_of(text, where or right)
+    found = check(text.replace(right, wrong, 1))
+    assert any(at == line and says in message for at, message in found), found
+
+
+def test_an_open_port(check: Check) -> None:
+    rule = """
+    IpPermissions:
+      - {IpProtocol: tcp, FromPort: 22, ToPort: 22, IpRanges: [{CidrIp: 0.0.0.0/0}]}
+      - {IpProtocol: tcp, FromPort: 8265, ToPort: 8265, IpRanges: [{CidrIp: 0.0.0.0/0}]}"""
+    text = GPU.read_text().replace("GroupName: lmc-ray-ssh-only", "GroupName: mine" + rule)
+    assert [(line, "more than SSH" in said) for line, said in check(text)] == [
+        (line_of(text, "- {IpProtocol: tcp, FromPort: 8265"), True)
+    ]
+
+
+def test_rays_default_start_opens_the_dashboard(check: Check) -> None:
+    text = GPU.read_text()
+    text = text[: text.index("head_start_ray_commands")]
+    assert any("0.0.0.0 by default" in said for _, said in check(text))
+
+
+def test_secrets_in_a_file(check: Check) -> None:
+    text = GPU.read_text().replace("LMC_MAX_GPUS=8", "LMC_MAX_GPUS=8 AWS_SECRET_ACCESS_KEY=abc")
+    found = check(text)
+    assert [line for line, _ in found] == [line_of(text, "AWS_SECRET")]
+    assert "abc" not in found[0][1]
+
+
+def test_variables_of_the_head_only(check: Check) -> None:
+    text = GPU.read_text().replace("    export LMC_DATA=$HOME/lmc-data\n", "")
+    text += "head_setup_commands:\n  - echo 'export LMC_DATA=/data' >> ~/.bashrc\n"
+    assert [(line, "does not reach all" in said) for line, said in check(text)] == [
+        (len(text.splitlines()), True)
+    ]
+
+
+def test_variables_that_end_with_their_command(check: Check) -> None:
+    text = GPU.read_text().replace(">> ~/.bashrc", "> /dev/null").replace("~/.bashrc", "~/x")
+    assert any("lost when the command ends" in said for _, said in check(text))
+
+
+def test_a_token_that_others_can_read(tmp_path: Path) -> None:
+    token = tmp_path / "home" / ".ray" / "auth_token"
+    token.chmod(0o644)
+    assert ["others can read" in each.message for each in validate(GPU)] == [True]
+    token.unlink()
+    assert ["get-auth-token" in each.message for each in validate(GPU)] == [True]
+
+
+def test_elsewhere_the_mounts_are_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert {"there is no" in each.message for each in validate(GPU)} == {True}
+
+
+# What is no cluster file at all
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "empty"),
+        ("# nothing\n", "empty"),
+        ("~\n", "empty"),
+        ("---\n---\n", "empty"),
+        ("- a\n- b\n", "must be a mapping"),
+        ("hello\n", "must be a mapping"),
+        ("a: [1\n", "not YAML"),
+        ("a: b: c\n", "not YAML"),
+        ("a: 1\na: 2\n", "given twice"),
+        ("a: &a [*a]\n", "contains itself"),
+        ("? [x]\n: y\n", "a key must be a word"),
+        ("a: !!python/object:os.system {}\n", "not YAML"),
+        ("cluster_name: x\n", "`provider`"),
+        ("cluster_name: x\nprovider: aws\n", "`provider`"),
+        ("cluster_name: x\nprovider: {type: local}\n", "`head_ip`"),
+        ("cluster_name: x\nprovider: {type: local, head_ip: a, worker_ips: b}\n", "worker_ips"),
+        ("cluster_name: x\nprovider: {type: aws, region: []}\navailable_node_types: 3\n", "type"),
+        ("kind: RayClutser\n", "did you mean 'RayCluster'"),
+        ("kind: RayCluster\n", "apiVersion ray.io/v1"),
+        ("kind: [RayCluster]\n", "unknown kind"),
+        ("apiVersion: ray.io/v1\nkind: RayCluster\nmetadata: 3\nspec: 4\n", "must be a mapping"),
+    ],
+)
+def test_no_cluster_file(check: Check, text: str, says: str) -> None:
+    found = check(text)
+    assert any(says in message for _, message in found), found
+    assert all("\n" not in message for _, message in found)
+
+
+def test_the_line_of_a_syntax_error(check: Check) -> None:
+    assert [line for line, _ in check("a: 1\nb: [1,\nc: }\n")] == [3]
+
+
+def test_bytes_that_are_no_text(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\x00")
+    assert ["UTF-8" in each.message for each in validate(tmp_path / "x.yaml")] == [True]
+
+
+# The command
+
+
+def test_the_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["validate", "cluster/gpu.yaml", "cluster/onprem.yaml"])
+    assert not ended.value.code
+    assert capsys.readouterr().out == "cluster/gpu.yaml: OK\ncluster/onprem.yaml: OK\n"
+
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(GPU.read_text().replace("ssh_user", "ssh_usr"))
+    with pytest.raises(SystemExit) as ended:
+        main(["validate", str(bad), str(tmp_path / "none.yaml"), "cluster/gpu.yaml"])
+    assert ended.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.out == "cluster/gpu.yaml: OK\n"
+    lines = captured.err.splitlines()
+    assert len(lines) == 2
+    line = line_of(GPU.read_text(), "ssh_user")
+    assert lines[0].startswith(f"{bad}:{line}: unknown key 'ssh_usr' in auth: did you mean 'ssh_")
+    assert lines[1] == f"{tmp_path}/none.yaml:1: cannot be read: No such file or directory"
+
+
+def test_nothing_but_the_file_is_touched() -> None:
+    """Offline: no socket is opened, and neither torch nor a Ray of ours is started."""
+    code = f"""
+import socket, sys
+def refuse(*_, **__): raise AssertionError("a socket")
+socket.socket.connect = refuse
+from pathlib import Path
+from lmc_ray.clusters import validate
+assert validate(Path({str(GPU)!r})) == []
+assert "torch" not in sys.modules
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert not re.search("Traceback", ended.stderr)

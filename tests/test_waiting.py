@@ -1,0 +1,212 @@
+"""What a sweep does while its results root is away, and what its log says."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from ray.tune.search import Searcher
+from simulation import CHANCE, end
+from test_conductor import Sweep, commit
+
+from lmc_ray.errors import UserError
+from lmc_ray.store.presence import FLAG, check_flag, plant_flag
+from lmc_ray.sweep import events
+from lmc_ray.sweep.backoff import Backoff, patience
+from lmc_ray.sweep.conductor import Conductor
+from lmc_ray.sweep.study import StudyRun
+from lmc_ray.sweep.trainable import Workplace
+
+IMPATIENT = Workplace("sweep", "", None, "rotated-digits", patience=0.0)
+
+
+@pytest.fixture
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The log of a sweep, open while the test runs."""
+    monkeypatch.setenv("LMC_LOGS", str(tmp_path / "logs"))
+    path = events.open_log("sweep")
+    yield path
+    handler = events._log.handlers.pop()
+    handler.close()
+
+
+# Patience
+
+
+def test_pauses_grow_and_patience_ends(monkeypatch: pytest.MonkeyPatch):
+    now, pauses = [100.0], []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        now[0] += seconds
+
+    monkeypatch.setattr("lmc_ray.sweep.backoff.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("lmc_ray.sweep.backoff.time.sleep", sleep)
+    backoff = Backoff(100.0)
+    while backoff.wait():
+        pass
+    assert pauses == [0.5, 1, 2, 4, 8, 16, 30, 30, 8.5]
+    assert not backoff.wait()
+    assert not Backoff(0.0).wait()
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("", 600), ("0", 0), ("12.5", 12.5)])
+def test_patience_from_the_environment(monkeypatch: pytest.MonkeyPatch, text: str, seconds: float):
+    monkeypatch.setenv("LMC_PATIENCE", text)
+    assert patience() == seconds
+
+
+@pytest.mark.parametrize("text", ["soon", "-1", "nan", "inf"])
+def test_patience_that_is_none(monkeypatch: pytest.MonkeyPatch, text: str):
+    monkeypatch.setenv("LMC_PATIENCE", text)
+    with pytest.raises(UserError, match=f"LMC_PATIENCE={text} is no number of seconds"):
+        patience()
+
+
+# The flag of a root
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_a_flag_shows_that_the_root_is_there(tmp_path: Path, scheme: str):
+    root = f"{scheme}{tmp_path}/root"
+    with pytest.raises(FileNotFoundError):
+        check_flag(root)
+    assert not (tmp_path / "root").exists()
+    plant_flag(root)
+    check_flag(root)
+    before = (tmp_path / "root" / FLAG).stat().st_mtime_ns
+    plant_flag(root)
+    assert (tmp_path / "root" / FLAG).stat().st_mtime_ns == before
+
+
+# The driver's own commits
+
+
+def conductor(sweep: Sweep) -> Conductor:
+    """The driver of a sweep, without patience."""
+    studies = [StudyRun(each, sweep.protocol, sweep.stack) for each in sweep.studies]
+    place = replace(IMPATIENT, results=str(sweep.root))
+    return Conductor(studies, sweep.store, place, CHANCE, lambda ran: None)
+
+
+def work(driver: Conductor, sweep: Sweep, blocks: int) -> int:
+    """Run so many blocks, one at a time; how many there were."""
+    for done in range(blocks):
+        config = driver.suggest("one")
+        if config == Searcher.FINISHED:
+            return done
+        outcomes = end(config["block"])
+        commit(sweep.store, sweep.name, config["block"], outcomes)
+        driver.on_trial_complete(
+            "one", {"accuracy": 0.5, "task": 4, "outcomes": list(outcomes.items())}
+        )
+    return blocks
+
+
+def test_a_driver_that_cannot_commit_stops_in_a_line_and_goes_on_later(tmp_path: Path, log: Path):
+    calm, sweep = Sweep(tmp_path / "calm"), Sweep(tmp_path / "root")
+    calm.run(workers=1)
+    driver = conductor(sweep)
+    driver.start()
+    flag = sweep.root / FLAG
+    assert work(driver, sweep, 2) == 2
+    flag.unlink()
+    assert work(driver, sweep, 2) == 0, "the driver does not miss its root"
+    assert isinstance(driver.problem, UserError)
+    text = str(driver.problem)
+    assert re.match(rf"the results root {sweep.root} cannot be written \(.*{FLAG}.*\): ", text)
+    assert "--name sweep" in text
+    assert "commit retried" in log.read_text()
+    again = conductor(sweep)
+    again.start()
+    assert flag.exists()
+    assert work(again, sweep, 10**6) < 10**6
+    assert again.finished
+    assert sweep.results() == calm.results()
+
+
+def test_a_block_that_was_not_committed_is_no_failed_one(tmp_path: Path, log: Path):
+    sweep = Sweep(tmp_path / "root")
+    driver = conductor(sweep)
+    driver.start()
+    block = driver.suggest("one")["block"]
+    driver.on_trial_complete(
+        "one", {"accuracy": 0.5, "task": 4, "done": True, "lost": "No space left on device"}
+    )
+    assert driver.suggest("two") == Searcher.FINISHED
+    assert "No space left on device" in str(driver.problem)
+    assert driver.failed == []
+    assert sweep.trials() == []
+    assert f"not committed {block.study} trial {block.trial} (No space left" in log.read_text()
+    again = conductor(sweep)
+    again.start()
+    assert again.suggest("one")["block"] == block
+
+
+# The log
+
+
+def lines(log: Path) -> list[str]:
+    found = log.read_text().splitlines()
+    assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ ", line) for line in found)
+    return [line.partition(" ")[2] for line in found]
+
+
+def test_every_cell_has_one_line_that_says_how_it_ended(tmp_path: Path, log: Path):
+    sweep = Sweep(tmp_path / "root")
+    sweep.run()
+    ends = [line for line in lines(log) if re.match("committed|pruned|diverged", line)]
+    told = [
+        (cell, line.split()[0].replace("committed", "finished"))
+        for line in ends
+        for cell in line.split(": ")[1].split()
+    ]
+    stored = {
+        (cell, status)
+        for purpose in ("search", "confirm")
+        for cell, status, *_ in sweep.cells(purpose)
+    }
+    assert len(told) == len(set(told))
+    assert set(told) == stored
+    assert {status for _, status in told} >= {"finished", "pruned"}
+
+
+def test_taken_over_failed_resumed_and_waiting_blocks(tmp_path: Path, log: Path):
+    first = Sweep(tmp_path / "root")
+    first.run()
+    replace(first, name="other").run()
+    over = [line for line in lines(log) if line.startswith("taken over ")]
+    assert len({line.split(": ")[1] for line in over}) == len(over) > 10
+    assert all("(from sweep sweep)" in line for line in over)
+
+    sweep = Sweep(tmp_path / "another")
+    driver = conductor(sweep)
+    driver.start()
+    block = driver.suggest("one")["block"]
+    ids = " ".join(cell.id for cell in block.cells)
+    where = {"hostname": "node7", "pid": 42, "accuracy": 0.25, "resumed": 2}
+    for result in (
+        {**where, "task": 3},
+        {**where, "task": 4},
+        {**where, "task": 4, "waits": "[Errno 5] Input/output\nerror"},
+    ):
+        driver.on_trial_result("one", result)
+    driver.on_trial_complete("one", error=True)
+    name = f"{block.study} trial {block.trial}"
+    assert lines(log)[-3:] == [
+        f"resumed {name} (after task 2 on node7, process 42): {ids}",
+        f"commit retried {name} ([Errno 5] Input/output error): {ids}",
+        f"failed {name}: {ids}",
+    ]
+
+
+def test_a_log_goes_on_where_it_was_and_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: Path
+):
+    events.tell("sweep", "one\ntwo")
+    assert lines(log) == ["sweep one two"]
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("LMC_LOGS", str(tmp_path / "file" / "logs"))
+    with pytest.raises(OSError, match="Not a directory"):
+        events.open_log("sweep")
