@@ -6,6 +6,7 @@ Libraries are imported inside the commands that need them, so that `--help` answ
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -27,6 +28,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+_CELLS_SHOWN = 10
 
 Root = Annotated[
     str,
@@ -177,9 +180,8 @@ def verify(root: Root) -> None:
     findings = store.verify()
     defects = [finding for finding in findings if not finding.harmless]
     for finding in findings:
-        cell = f" (cell {finding.cell})" if finding.cell else ""
         kind = "note" if finding.harmless else "DEFECT"
-        typer.echo(f"{kind}: {finding.file}{cell}: {finding.message}")
+        typer.echo(f"{kind}: {finding.file}{_which(finding.cells)}: {finding.message}")
     sweeps = len(store.sweeps())
     typer.echo(
         f"{root}: {sweeps} sweep{'s' * (sweeps != 1)}, {len(defects)} "
@@ -187,6 +189,20 @@ def verify(root: Root) -> None:
     )
     if defects:
         raise typer.Exit(1)
+
+
+@app.command()
+def compact(root: Root, sweep: Sweep = None) -> None:
+    """Merge the many small files of a sweep into one a table, so that reading is fast again.
+
+    What SQL sees stays the same, row by row. Sweeps may write meanwhile, and others read. If it is
+    interrupted nothing is lost: run it again.
+    """
+    store = _results(root)
+    for name in store.sweeps() if sweep is None else [_known(store, sweep)]:
+        done = store.compact(name)
+        what = "merged" if done.merged else "nothing new to merge"
+        typer.echo(f"sweep {name}: {what}, {done.cells} cells; {done.before} → {done.after} files")
 
 
 @app.command()
@@ -292,6 +308,14 @@ def bench(
     typer.echo("\n".join(f"{name:11} {text}" for name, text in lines.items()))
 
 
+def _which(cells: Sequence[str]) -> str:
+    """The cells that a finding concerns, the first of many."""
+    if not cells:
+        return ""
+    more = f" and {len(cells) - _CELLS_SHOWN} more" if len(cells) > _CELLS_SHOWN else ""
+    return f" (cell{'s' * (len(cells) > 1)} {', '.join(cells[:_CELLS_SHOWN])}{more})"
+
+
 def _results(root: str) -> "Store":
     """The store of a root that has results."""
     from lmc_ray.store import Store
@@ -308,9 +332,14 @@ def _results(root: str) -> "Store":
 def _open(root: str, sweep: str | None) -> "duckdb.DuckDBPyConnection":
     """The tables of a root, or of one of its sweeps."""
     store = _results(root)
-    if sweep is not None and sweep not in (known := store.sweeps()):
+    return store.database(sweep if sweep is None else _known(store, sweep))
+
+
+def _known(store: "Store", sweep: str) -> str:
+    """The name itself, if the root has such a sweep."""
+    if sweep not in (known := store.sweeps()):
         raise unknown("sweep", sweep, known)
-    return store.database(sweep)
+    return sweep
 
 
 def _describe_tables() -> str:

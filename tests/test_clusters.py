@@ -13,7 +13,7 @@ import yaml
 
 from lmc_ray.errors import UserError
 from lmc_ray.sweep.cluster import Resources, connect
-from lmc_ray.sweep.script import _machine
+from lmc_ray.sweep.script import machine_for
 
 PROJECT = Path(__file__).parent.parent
 CLUSTER = PROJECT / "cluster"
@@ -131,7 +131,7 @@ def test_a_node_without_the_package(script: str, tmp_path: Path) -> None:
 def test_the_default_share(
     resources: Resources, network: str, share: float, concurrent: int
 ) -> None:
-    machine = _machine(resources, network, None, None)
+    machine = machine_for(resources, network, None, None)
     assert (machine.gpus_per_trial, machine.max_concurrent) == (share, concurrent)
 
 

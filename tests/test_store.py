@@ -370,8 +370,8 @@ def test_verify_finds_duplicates_and_the_cell(store: Store):
     for table in ("runs", "accuracies"):
         file = Path(store.root) / table / "sweep=s" / "a.parquet"
         rewrite(file, lambda rows: pa.concat_tables([rows, rows.slice(0, 1)]))
-    found = {(f.cell, f.message.split(" (")[0]) for f in store.verify() if f.cell}
-    assert ("x", "2 rows with one key") in found
+    found = {(f.cells, f.message.split(" (")[0]) for f in store.verify()}
+    assert (("x",), "2 rows with one key") in found
 
 
 def test_verify_finds_partial_row_sets(store: Store):
@@ -414,7 +414,7 @@ def test_verify_finds_incomplete_cells(store: Store, change: Rows, message: str)
     store.commit("s", "a", {**rows_with_paths("x"), **change})
     (finding,) = store.verify()
     assert message in finding.message
-    assert finding.cell == "x"
+    assert finding.cells == ("x",)
     assert not finding.harmless
 
 

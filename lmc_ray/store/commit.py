@@ -16,7 +16,7 @@ from typing import Any
 from pyarrow import fs
 
 from lmc_ray.errors import UserError, unknown
-from lmc_ray.store.files import SUFFIX, write_whole
+from lmc_ray.store.files import COMPACTED, SUFFIX, write_whole
 from lmc_ray.store.parquet import Written, digest, encode
 from lmc_ray.store.schemas import CELL_TABLES, LOOSE_TABLES, TABLES
 
@@ -42,7 +42,7 @@ def check_sweep_name(name: str) -> str:
 def commit(filesystem: fs.FileSystem, base: str, sweep: str, attempt: str, rows: Rows) -> None:
     """Write the files of one attempt; see `Store.commit`."""
     check_sweep_name(sweep)
-    if not _PLAIN_NAME.fullmatch(attempt):
+    if not _PLAIN_NAME.fullmatch(attempt) or attempt.startswith(COMPACTED):
         raise ValueError(f"attempt '{attempt}' is no plain name")
     _check(rows)
     # Everything is encoded, and so checked, before the first byte is written.

@@ -7,10 +7,13 @@ A data file appears whole or not at all, and never changes afterwards:
 """
 
 import os
+import re
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import pyarrow as pa
 from pyarrow import fs
@@ -19,7 +22,17 @@ from lmc_ray.errors import UserError
 
 SUFFIX = ".parquet"
 TEMPORARY = ".tmp"
+COMPACTED = "compacted-"
+"""How the name of every file of a compaction begins; no attempt's does."""
+THREADS = 16
+"""For many small files at a time; the threads mostly wait for an object store."""
+
 _OBJECT_STORES = ("s3", "gcs", "abfs")
+_SECRET = re.compile("key|secret|token|password|credential|signature", re.IGNORECASE)
+
+
+class GoneError(UserError):
+    """A file that was listed a moment ago is no longer there: a compaction replaced it."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +48,29 @@ class DataFile:
     size: int
 
     @property
+    def table(self) -> str:
+        """The table whose folder holds the file."""
+        return self.path.split("/")[-3]
+
+    @property
     def sweep(self) -> str:
         """The sweep whose folder holds the file."""
         return self.path.split("/")[-2].removeprefix("sweep=")
 
     @property
     def attempt(self) -> str:
-        """The attempt that wrote the file."""
+        """The attempt or the compaction that wrote the file."""
         return self.path.split("/")[-1].removesuffix(SUFFIX)
+
+    @property
+    def owner(self) -> tuple[str, str]:
+        """Sweep and attempt: what the files of one commit have in common."""
+        return self.sweep, self.attempt
+
+    @property
+    def compacted(self) -> bool:
+        """Whether a compaction wrote it, not an attempt."""
+        return self.attempt.startswith(COMPACTED)
 
 
 def open_root(root: str) -> tuple[fs.FileSystem, str]:
@@ -52,17 +80,38 @@ def open_root(root: str) -> tuple[fs.FileSystem, str]:
         root: a folder, or a URI such as `s3://bucket/results` or `file:///results`.
 
     Raises:
-        UserError: no file system can be made from the URI.
+        UserError: no file system can be made from the URI, or it carries a secret.
     """
     if not root:
         raise UserError("the results root is empty: give a folder or a URI such as s3://bucket/lmc")
-    if not urlsplit(root).scheme:
+    if not (scheme := urlsplit(root).scheme):
         return fs.LocalFileSystem(), Path(root).expanduser().absolute().as_posix()
+    if _carries_secret(root):
+        # A root is printed, and written into Ray's and other people's logs.
+        raise UserError(
+            f"the results root {scheme}://… carries a key or a password: take it out, and set "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or what your store reads) in the "
+            "environment instead"
+        )
+    uri = root
+    if scheme == "s3" and "allow_delayed_open" not in root:
+        # An object in one request, where pyarrow would start a multipart upload for every one.
+        uri += ("&" if "?" in root else "?") + "allow_delayed_open=true"
     try:
-        filesystem, path = fs.FileSystem.from_uri(root)
+        filesystem, path = fs.FileSystem.from_uri(uri)
     except (OSError, ValueError, pa.ArrowException) as problem:
         raise UserError(f"cannot open the results root {root}: {one_line(problem)}") from None
     return filesystem, path.rstrip("/")
+
+
+def _carries_secret(uri: str) -> bool:
+    """Whether a URI has anything in it that could be a credential, well formed or not."""
+    scheme, _, rest = uri.partition("://")
+    place, _, options = rest.partition("?")
+    before, at, _ = place.rpartition("@")
+    # `gs://anonymous@bucket` and `abfs://container@account…` name nothing secret.
+    named = bool(at) and (scheme == "s3" or ":" in before)
+    return named or any(_SECRET.search(name) for name, _ in parse_qsl(options, True))
 
 
 def one_line(problem: BaseException) -> str:
@@ -89,6 +138,33 @@ def is_data(file: DataFile) -> bool:
     name = file.path.split("/")[-1]
     folder = file.path.split("/")[-2]
     return name.endswith(SUFFIX) and not name.startswith(".") and folder.startswith("sweep=")
+
+
+def missing(filesystem: fs.FileSystem, paths: Iterable[str]) -> bool:
+    """Whether any of these files is not there, as far as the file system can tell."""
+    try:
+        infos = filesystem.get_file_info(list(paths))
+    except OSError:
+        return False
+    return any(info.type == fs.FileType.NotFound for info in infos)
+
+
+def remove_all(filesystem: fs.FileSystem, paths: Iterable[str]) -> None:
+    """Remove files; one that somebody else has removed already is fine.
+
+    Raises:
+        OSError: one could not be removed.
+    """
+
+    def remove(path: str) -> None:
+        try:
+            filesystem.delete_file(path)
+        except OSError:
+            if not missing(filesystem, [path]):
+                raise
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(remove, paths))
 
 
 def write_whole(filesystem: fs.FileSystem, path: str, data: bytes) -> None:

@@ -13,16 +13,15 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from lmc_ray.errors import UserError
-from lmc_ray.store.files import DataFile, one_line
+from lmc_ray.store.files import THREADS, DataFile, GoneError, missing, one_line
 from lmc_ray.store.schemas import SCHEMA_VERSION, TABLES, VERSION_KEY
 
 MANIFEST_KEY = b"lmc_ray.files"
-_READERS = 16  # threads; they mostly wait for an object store
 
 
 @dataclass(frozen=True)
 class Written:
-    """What a commit mark remembers of another file of its attempt."""
+    """What a commit mark remembers of another file of its attempt, a manifest of its files."""
 
     rows: int
     bytes: int
@@ -72,7 +71,7 @@ def encode(table: str, rows: Sequence[Mapping[str, Any]], manifest: Manifest) ->
     return sink.getvalue()
 
 
-def digest(data: bytes) -> str:
+def digest(data: bytes | pa.Buffer) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 
@@ -81,6 +80,7 @@ def fetch(filesystem: fs.FileSystem, file: DataFile) -> pa.Buffer:
     """A file's bytes.
 
     Raises:
+        GoneError: it is no longer there.
         UserError: it cannot be reached. (That says nothing about its content, so it must not be
             taken for damage: a cell whose files are damaged is run again.)
     """
@@ -88,7 +88,8 @@ def fetch(filesystem: fs.FileSystem, file: DataFile) -> pa.Buffer:
         with filesystem.open_input_file(file.path) as source:
             return source.read_buffer()
     except OSError as problem:
-        raise UserError(f"cannot read {file.path}: {one_line(problem)}") from None
+        kind = GoneError if missing(filesystem, [file.path]) else UserError
+        raise kind(f"cannot read {file.path}: {one_line(problem)}") from None
 
 
 def read(filesystem: fs.FileSystem, table: str, file: DataFile) -> Content | Damaged:
@@ -104,7 +105,7 @@ def decode(table: str, file: DataFile, data: pa.Buffer) -> Content | Damaged:
     """The rows in a file's bytes; see `read`."""
     schema = TABLES[table].schema
     try:
-        rows = pq.ParquetFile(pa.BufferReader(data)).read()
+        rows = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)  # many files at a time
         metadata = rows.schema.metadata or {}
         version = int(metadata.get(VERSION_KEY, b"0"))
         if version > SCHEMA_VERSION:
@@ -117,8 +118,11 @@ def decode(table: str, file: DataFile, data: pa.Buffer) -> Content | Damaged:
         rows = _conform(rows, schema)
     except (OSError, ValueError, TypeError, pa.ArrowException) as problem:
         return Damaged(file, one_line(problem))
-    for column, name in (("sweep", file.sweep), ("attempt", file.attempt)):
-        if others := set(rows[column].to_pylist()) - {name}:
+    one = (
+        {"sweep": file.sweep} if file.compacted else {"sweep": file.sweep, "attempt": file.attempt}
+    )
+    for column, name in one.items():
+        if others := set(rows[column].unique().to_pylist()) - {name}:
             return Damaged(file, f"holds rows of {column} {others.pop()}: was it renamed?")
     return Content(file, rows, manifest)
 
@@ -138,7 +142,7 @@ def read_all(
     """Several files of one table, damaged ones apart."""
     if not files:
         return [], []
-    with ThreadPoolExecutor(min(_READERS, len(files))) as pool:
+    with ThreadPoolExecutor(min(THREADS, len(files))) as pool:
         results = list(pool.map(lambda file: read(filesystem, table, file), files))
     return (
         [r for r in results if isinstance(r, Content)],

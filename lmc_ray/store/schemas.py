@@ -1,7 +1,8 @@
 """What every table holds: one pyarrow schema a table, its key, and the words that explain it.
 
 Columns are only ever added, and each addition raises `SCHEMA_VERSION`: an older file reads with
-nulls in the new columns, a newer file is refused with the advice to upgrade.
+nulls in the new columns, a newer file is refused with the advice to upgrade. Version 2 has the
+columns of version 1; its roots may be compacted, which a reader of version 1 would not see through.
 Fractions (accuracy, error, forgetting) lie in [0, 1]; tasks count from 1; times are UTC.
 """
 

@@ -9,8 +9,10 @@ import pyarrow.compute as pc
 
 from lmc_ray.errors import UserError
 from lmc_ray.store import commit, snapshot
+from lmc_ray.store.compact import Compacted, compact
 from lmc_ray.store.files import one_line, open_root, write_whole
-from lmc_ray.store.schemas import CELL_TABLES, LOOSE_TABLES
+from lmc_ray.store.listing import Listing, data_files, look
+from lmc_ray.store.schemas import CELL_TABLES, LOOSE_TABLES, TABLES
 from lmc_ray.store.verify import Finding, verify_cells, verify_files
 
 if TYPE_CHECKING:
@@ -72,7 +74,7 @@ class Store:
         marks = [
             file.sweep
             for table in ("runs", *LOOSE_TABLES)
-            for file in snapshot.data_files(self._filesystem, self._base, table, None)
+            for file in data_files(self._filesystem, self._base, table, None)
         ]
         return sorted(set(marks))
 
@@ -92,13 +94,15 @@ class Store:
         # interpreter (torch keeps some objects) would keep a module's DuckDB, which complains.
         import duckdb
 
+        # Trials first: one that can be seen has cells that can be seen.
+        loose = {
+            table: snapshot.loose(self._filesystem, self._base, table, sweep)
+            for table in LOOSE_TABLES
+        }
         seen = snapshot.cells(self._filesystem, self._base, sweep)
         connection = duckdb.connect(config={"python_enable_replacements": "false"})
-        connection.register("runs", seen.runs)
-        for name, rows in seen.tables.items():
+        for name, rows in {"runs": seen.runs, **seen.tables, **loose}.items():
             connection.register(name, rows)
-        for table in LOOSE_TABLES:
-            connection.register(table, snapshot.loose(self._filesystem, self._base, table, sweep))
         connection.execute("SET enable_external_access = false")
         connection.execute("SET TimeZone = 'UTC'")
         return connection
@@ -135,25 +139,48 @@ class Store:
             origin = found[cell]["reused_from"] or found[cell]["sweep"]
             rows["runs"].append({**found[cell], "reused_from": origin, **changes})
         for table in CELL_TABLES:
-            copies = seen.tables[table].filter(pc.field("cell_id").isin(list(cells)))
+            copies = seen.tables[table].to_table(filter=pc.field("cell_id").isin(list(cells)))
             rows[table] = [
-                row
-                for row in copies.to_table().to_pylist()
-                if row["sweep"] == found[row["cell_id"]]["sweep"]
+                row for row in copies.to_pylist() if row["sweep"] == found[row["cell_id"]]["sweep"]
             ]
         self.commit(sweep, attempt, rows)
+
+    def compact(self, sweep: str) -> Compacted:
+        """Merge the small files of a sweep into one a table; the visible rows stay as they are.
+
+        At any time, beside sweeps that write, readers and other compactions; killed at any moment
+        it has lost nothing, and the next one finishes.
+
+        Raises:
+            UserError: a file comes from a newer lmc-ray, an earlier compaction is damaged, or the
+                root cannot be read or written.
+        """
+        try:
+            return compact(self._filesystem, self._base, sweep)
+        except (OSError, pa.ArrowException) as problem:
+            raise UserError(
+                f"cannot compact sweep {sweep} in {self.root} ({one_line(problem)}): "
+                "nothing is lost; run it again"
+            ) from None
 
     def verify(self) -> list[Finding]:
         """Everything in the root that is not as a commit leaves it; an empty list is good news."""
         import duckdb
 
-        findings = verify_files(self._filesystem, self._base)
+        def moment() -> tuple[Listing, list[Finding]]:
+            found = look(self._filesystem, self._base, None, tuple(TABLES))
+            return found, verify_files(self._filesystem, self._base, found)
+
+        try:
+            listing, findings = snapshot.unless_gone(moment)
+        except UserError as problem:
+            return [Finding(False, self._base, (), str(problem))]
         try:
             with self.database() as database:
-                findings += verify_cells(self._base, database)
+                findings += verify_cells(self._base, listing, database)
         except (UserError, duckdb.Error) as problem:
             # A file of a newer version or with bytes changed in place; it has its own finding.
-            findings.append(Finding(True, self._base, None, f"not checked further: {problem}"))
+            findings.append(Finding(True, self._base, (), f"not checked further: {problem}"))
         return findings
 
 

@@ -47,11 +47,13 @@ _LINES = {
 _PLAIN = ("sequential", "sequential")
 
 _RISES = """
-    SELECT cell_id, loss_rise FROM barriers JOIN runs USING (sweep, cell_id)
-    WHERE sweep = $sweep AND curve = 'linear' AND control = 'same-init' AND eval_task = 1
+    SELECT sweep, from_minimum, to_minimum, cell_id, loss_rise
+    FROM barriers JOIN runs USING (sweep, cell_id)
+    WHERE purpose = 'confirm' AND curve = 'linear' AND control = 'same-init' AND eval_task = 1
     AND from_task = 1 AND to_task = runs.tasks AND loss_rise IS NOT NULL
-    AND from_minimum = $start AND to_minimum = $stop
 """
+
+_Rises = dict[tuple[str, str, str], dict[str, float]]  # by sweep and the two minima; by cell
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,11 @@ class AccuracyRow:
 
 def accuracy_rows(database: "duckdb.DuckDBPyConnection") -> list[list[AccuracyRow]]:
     """The rows of one table per sweep and sequence of tasks."""
+    rises: _Rises = {}
+    for sweep, start, stop, cell, rise in database.execute(_RISES).fetchall():
+        rises.setdefault((sweep, start, stop), {})[cell] = rise
     return [
-        [_row(database, group, groups) for group in groups]
+        [_row(rises, group, groups) for group in groups]
         for groups in by_setting(confirmed(database)).values()
     ]
 
@@ -102,9 +107,7 @@ def accuracy_sheets(database: "duckdb.DuckDBPyConnection") -> list[Sheet]:
     return sheets
 
 
-def _row(
-    database: "duckdb.DuckDBPyConnection", group: Group, others: Sequence[Group]
-) -> AccuracyRow:
+def _row(rises: _Rises, group: Group, others: Sequence[Group]) -> AccuracyRow:
     runs = group.finished
     first = group.runs[0]
     return AccuracyRow(
@@ -112,7 +115,7 @@ def _row(
         diverged=sum(run["status"] == "diverged" for run in group.runs),
         accuracy=_over(runs, "average_accuracy"),
         forgetting=None if group.method == "multitask" else _over(runs, "forgetting"),
-        rise=_rise(database, group, others),
+        rise=_rise(rises, group, others),
         memory_per_class=first["memory_per_class"],
         gradient_evaluations=_mean(runs, "gradient_evaluations"),
         examples_seen=_mean(runs, "examples_seen"),
@@ -120,14 +123,9 @@ def _row(
     )
 
 
-def _rise(
-    database: "duckdb.DuckDBPyConnection", group: Group, others: Sequence[Group]
-) -> Summary | None:
-    start, stop = _LINES.get(group.method, _PLAIN)
-    found = database.execute(
-        _RISES, {"sweep": group.runs[0]["sweep"], "start": start, "stop": stop}
-    ).fetchall()
-    of_cell = dict(found)
+def _rise(rises: _Rises, group: Group, others: Sequence[Group]) -> Summary | None:
+    line = _LINES.get(group.method, _PLAIN)
+    of_cell = rises.get((group.runs[0]["sweep"], *line), {})
     runs = group.finished
     if group.method == "multitask":
         seeds = {run["seed"] for run in runs}
