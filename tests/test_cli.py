@@ -252,7 +252,7 @@ def test_verify_names_file_and_cell(root: str, lmc):
     os.truncate(file, 100)
     done = lmc("verify", root)
     assert done.status == 1
-    assert f"DEFECT: {file}: " in done.out
+    assert f"DEFECT: {file} (cells c1, c2): " in done.out
     assert "left out: the file of accuracies" in done.out
 
 
