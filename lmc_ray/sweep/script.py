@@ -199,7 +199,12 @@ def _adjusted(studies: Sequence[Study], wishes: _Wishes) -> list[Study]:
             adjusted.append(replace(study, space=space))
             continue
         if wishes.preset and study.method == "mcsgd":
-            space |= preset_values(wishes.preset, family)
+            given = wishes.settings
+            often = given.get("mcsgd.epochs", given.get("epochs", epochs))
+            values = preset_values(wishes.preset, family)
+            if "first_task_epochs" in values and isinstance(often, int):
+                values["first_task_epochs"] *= often  # the authors' two stand beside one a task
+            space |= values
         if wishes.pareto and study.method == "mcsgd":
             space["memory_per_class"] = _searched(space.get("memory_per_class"), PARETO_MEMORY)
         own, prefix = fields[study.method], f"{study.method}."
