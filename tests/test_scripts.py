@@ -299,6 +299,26 @@ def test_workers_find_the_same_folders(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "home"]
 
 
+@pytest.mark.parametrize(
+    ("settings", "first"),
+    [((), 10), (("epochs=1",), 2), (("mcsgd.epochs=3",), 6), (("first_task_epochs=4",), 4)],
+)
+def test_the_authors_learn_the_first_task_twice_as_long(
+    run: Run, monkeypatch: pytest.MonkeyPatch, settings: tuple[str, ...], first: int
+) -> None:
+    """Two epochs beside one; the digits have five a task."""
+    monkeypatch.setattr("lmc_ray.sweep.script.connect", lambda: Resources(2, 0.0, 1))
+    seen = []
+
+    def look(runs: list[StudyRun], *rest) -> bool:
+        seen.extend(study.fixed["first_task_epochs"] for study in runs[:1])
+        return True
+
+    monkeypatch.setattr("lmc_ray.sweep.script.run_sweep", look)
+    run("--preset", "author", *(word for each in settings for word in ("--set", each)))
+    assert seen == [first]
+
+
 def test_what_a_sweep_says_at_its_end(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -211,7 +211,12 @@ def _adjusted(studies: Sequence[Study], wishes: _Wishes) -> list[Study]:
         space: dict[str, Any] = {"epochs": epochs, **study.space}
         if not study.pinned:
             if wishes.preset and study.method == "mcsgd":
-                space |= preset_values(wishes.preset, family)
+                given = wishes.settings
+                often = given.get("mcsgd.epochs", given.get("epochs", epochs))
+                values = preset_values(wishes.preset, family)
+                if "first_task_epochs" in values and isinstance(often, int):
+                    values["first_task_epochs"] *= often  # the authors' two stand beside one a task
+                space |= values
             if wishes.pareto and study.method == "mcsgd":
                 space["memory_per_class"] = _searched(space.get("memory_per_class"), PARETO_MEMORY)
             own = fields[study.method]
