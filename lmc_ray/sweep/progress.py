@@ -45,7 +45,9 @@ class Progress:
         """Say why nothing goes on; the same reason once."""
         if reason != self._reason:
             self._reason = reason
-            self._console.print(f"waiting for the results root: {reason}", highlight=False)
+            self._console.print(
+                f"waiting for the results root: {reason}", highlight=False, soft_wrap=True
+            )
 
     def show(self, done: int, total: int, best: dict[str, float]) -> None:
         """Say how far the sweep is.
