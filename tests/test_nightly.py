@@ -8,6 +8,7 @@ import json
 import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -599,3 +600,53 @@ def test_a_pinned_configuration_of_an_unknown_method(tmp_path: Path) -> None:
         "pinned.toml, configuration 2: unknown method 'niave-sgd': did you mean 'naive-sgd'"
     )
     assert files(tmp_path) == before
+
+
+MOMENTUM = """
+[[configurations]]
+method = "stable-sgd"
+benchmark = "rotated-digits"
+tasks = 2
+network = "mlp-16-16"
+learning_rate = 0.03
+momentum = 0.9
+dropout = 0.0
+batch_size = 64
+epochs = 4
+"""
+
+
+def test_a_regression_planted_in_the_code_is_found(tmp_path: Path) -> None:
+    """Real training by two packages: ours, and a copy in which one line ignores the momentum."""
+    (tmp_path / "pinned.toml").write_text(MOMENTUM)
+    planted = tmp_path / "planted"
+    shutil.copytree(SCRIPT.parent.parent / "lmc_ray", planted / "lmc_ray")
+    line = planted / "lmc_ray" / "learners" / "descent.py"
+    good, bad = (
+        "torch.addcmul(gradient, velocity, momentum[:, None], out=velocity)",
+        "velocity.copy_(gradient)",
+    )
+    assert good in line.read_text()
+    line.write_text(line.read_text().replace(good, bad))
+
+    def night(date: str, package: Path) -> Ended:
+        direct = Path(__file__).parent / "direct_night.py"
+        options = ("--sweep", "mine", "--pinned", "pinned.toml", "--night", date)
+        done = subprocess.run(
+            [sys.executable, direct, SCRIPT, *options],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(package)},
+            capture_output=True,
+            text=True,
+            timeout=250,
+            check=False,
+        )
+        return Ended(done.returncode, done.stdout, done.stderr)
+
+    first = night("2026-11-20", SCRIPT.parent.parent)
+    assert first.status == 0, first.err
+    assert "nothing to compare with yet" in first.out
+    ended = night("2026-11-21", planted)
+    assert ended.status == 3, ended.out + ended.err
+    assert "regressed\n" in ended.out
+    assert " before, " in ended.out, "the report names both versions of the code"

@@ -93,7 +93,7 @@ def test_nothing_changed_then_momentum_is_ignored(root: Path, tmp_path: Path) ->
     assert ended.status == 3, ended.out + ended.err
     assert "regressed\n" in ended.out
     assert " before, " in ended.out, "the report names both versions of the code"
-    sql = "SELECT count(DISTINCT version) FROM runs WHERE purpose = 'nightly'"
+    sql = "SELECT count(DISTINCT version) FROM runs WHERE night >= '2026-11-21'"
     assert query(root, sql) == [(2,)]
     assert night(root, "2026-11-22").status == 3, "told again, though nothing runs"
 
