@@ -93,8 +93,8 @@ def test_commit_query_compact_verify(here: ObjectStore):
 def test_an_object_takes_one_request(here: ObjectStore):
     """Not the three of a multipart upload, which also leaves parts behind when killed."""
     Store(f"s3://{BUCKET}/single").commit("s", "a", {"trials": [trial(0)]})
-    assert here.requests("PUT /lmc-results/single/trials/sweep%3Ds/a.parquet") == 1
-    assert here.requests("/lmc-results/single/trials/sweep%3Ds/a.parquet?uploads") == 0
+    assert here.requests("PUT /lmc-results/single/trials/sweep=s/a.parquet") == 1
+    assert here.requests("/lmc-results/single/trials/sweep=s/a.parquet?uploads") == 0
 
 
 def test_the_server_may_be_named_in_the_uri(here: ObjectStore, monkeypatch: pytest.MonkeyPatch):
