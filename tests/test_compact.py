@@ -17,6 +17,7 @@ import pytest
 from pyarrow import fs
 from results import Rows, accuracies, barrier, cells, path, run, trial
 
+from lmc_ray.cli import main
 from lmc_ray.errors import UserError
 from lmc_ray.store import TABLES, Finding, Store, snapshot
 from lmc_ray.store.schemas import VERSION_KEY
@@ -192,6 +193,36 @@ def test_a_newer_manifest_asks_for_an_upgrade(store: Store):
     with pytest.raises(UserError, match="upgrade lmc-ray"):
         store.compact("s")
     assert "newer lmc-ray" in defects(store)[0].message
+
+
+def command(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[object, str, str]:
+    with pytest.raises(SystemExit) as end:
+        main(list(arguments))
+    return (end.value.code or 0, *capfd.readouterr())
+
+
+def test_the_command(store: Store, capfd: pytest.CaptureFixture[str]):
+    store.commit("t", "a", rows_of("x"))
+    assert command(capfd, "compact", store.root, "--sweep", "t") == (
+        0,
+        "sweep t: merged, 1 cells; 4 → 4 files\n",
+        "",
+    )
+    assert command(capfd, "compact", store.root) == (
+        0,
+        "sweep s: merged, 3 cells; 15 → 5 files\n"
+        "sweep t: nothing new to merge, 1 cells; 4 → 4 files\n",
+        "",
+    )
+
+
+def test_the_command_with_mistakes(store: Store, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    names = files(store)
+    for arguments in ((store.root, "--sweep", "ss"), (str(tmp_path / "nothing"),)):
+        status, out, err = command(capfd, "compact", *arguments)
+        assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "did you mean 's'" in command(capfd, "compact", store.root, "--sweep", "ss")[2]
+    assert files(store) == names
 
 
 # Readers that hold on to what is removed

@@ -185,9 +185,7 @@ def _merged(
     """
     won = winners(given.marks)
     sums = {(m.file.owner, t): written for m in given.marks for t, written in m.manifest.items()}
-    files = {
-        "runs": _file("runs", iter([won.runs])),
-    }
+    files = {"runs": _file("runs", iter([won.runs]))}
     for table, contents in given.loose.items():
         files[table] = _file(table, iter([first_rows(table, [c.rows for c in contents])]))
     for table in CELL_TABLES:

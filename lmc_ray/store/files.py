@@ -115,7 +115,7 @@ def workers(filesystem: fs.FileSystem) -> ThreadPoolExecutor:
     """Threads for many small files: as many as there are cores, more where they mostly wait."""
     cores = os.cpu_count() or 1
     local = isinstance(filesystem, fs.LocalFileSystem)
-    return ThreadPoolExecutor(cores if local else max(16, cores))
+    return ThreadPoolExecutor(cores if local else max(24, cores))
 
 
 def one_line(problem: BaseException) -> str:
