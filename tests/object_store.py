@@ -46,6 +46,7 @@ class ObjectStore:
             secret_key=secret,
             region=_REGION,
             endpoint_override=self.environment["AWS_ENDPOINT_URL"],
+            allow_delayed_open=True,  # an object in one request
         )
 
     def objects(self, folder: str) -> dict[str, int]:

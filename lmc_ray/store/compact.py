@@ -26,7 +26,6 @@ manifest: should the slow one publish its own after all, nobody will follow that
 import io
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -37,7 +36,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from lmc_ray.errors import UserError
-from lmc_ray.store.files import COMPACTED, SUFFIX, THREADS, DataFile, remove_all, write_whole
+from lmc_ray.store.files import COMPACTED, SUFFIX, DataFile, remove_all, workers, write_whole
 from lmc_ray.store.listing import Listing, Owner, data_files, look
 from lmc_ray.store.manifest import Compaction, publish
 from lmc_ray.store.parquet import Content, Written, decode, digest, fetch, read_all
@@ -186,9 +185,7 @@ def _merged(
     """
     won = winners(given.marks)
     sums = {(m.file.owner, t): written for m in given.marks for t, written in m.manifest.items()}
-    files = {
-        "runs": _file("runs", iter([won.runs])),
-    }
+    files = {"runs": _file("runs", iter([won.runs]))}
     for table, contents in given.loose.items():
         files[table] = _file(table, iter([first_rows(table, [c.rows for c in contents])]))
     for table in CELL_TABLES:
@@ -213,7 +210,7 @@ def _rows(
         keep = pc.field("cell_id").isin(list(part.cells))
         return content.rows if part.whole else content.rows.filter(keep)
 
-    with ThreadPoolExecutor(THREADS) as pool:
+    with workers(filesystem) as pool:
         for start in range(0, len(wanted), _AT_A_TIME):
             yield pa.concat_tables(pool.map(load, wanted[start : start + _AT_A_TIME]))
 

@@ -24,9 +24,6 @@ SUFFIX = ".parquet"
 TEMPORARY = ".tmp"
 COMPACTED = "compacted-"
 """How the name of every file of a compaction begins; no attempt's does."""
-THREADS = 16
-"""For many small files at a time; the threads mostly wait for an object store."""
-
 _OBJECT_STORES = ("s3", "gcs", "abfs")
 _SECRET = re.compile("key|secret|token|password|credential|signature", re.IGNORECASE)
 
@@ -114,6 +111,13 @@ def _carries_secret(uri: str) -> bool:
     return named or any(_SECRET.search(name) for name, _ in parse_qsl(options, True))
 
 
+def workers(filesystem: fs.FileSystem) -> ThreadPoolExecutor:
+    """Threads for many small files: as many as there are cores, more where they mostly wait."""
+    cores = os.cpu_count() or 1
+    local = isinstance(filesystem, fs.LocalFileSystem)
+    return ThreadPoolExecutor(cores if local else max(24, cores))
+
+
 def one_line(problem: BaseException) -> str:
     """What an exception says, on one line."""
     return " ".join(str(problem).split()) or type(problem).__name__
@@ -163,7 +167,7 @@ def remove_all(filesystem: fs.FileSystem, paths: Iterable[str]) -> None:
             if not missing(filesystem, [path]):
                 raise
 
-    with ThreadPoolExecutor(THREADS) as pool:
+    with workers(filesystem) as pool:
         list(pool.map(remove, paths))
 
 

@@ -6,12 +6,11 @@ the listing does come to, and so are the files to read instead.
 """
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from pyarrow import fs
 
-from lmc_ray.store.files import SUFFIX, THREADS, DataFile, GoneError, is_data, list_folder
+from lmc_ray.store.files import SUFFIX, DataFile, GoneError, is_data, list_folder, workers
 from lmc_ray.store.manifest import Compaction, manifest_files, read_manifest
 from lmc_ray.store.parquet import Damaged
 
@@ -49,7 +48,7 @@ def look(filesystem: fs.FileSystem, base: str, sweep: str | None, tables: Sequen
     """
     listed = {table: data_files(filesystem, base, table, sweep) for table in tables}
     in_list = manifest_files(filesystem, base, sweep)
-    with ThreadPoolExecutor(THREADS) as pool:
+    with workers(filesystem) as pool:
         read = dict(
             zip(in_list, pool.map(lambda f: read_manifest(filesystem, f), in_list), strict=True)
         )

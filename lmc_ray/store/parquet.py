@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from lmc_ray.errors import UserError
-from lmc_ray.store.files import THREADS, DataFile, GoneError, missing, one_line
+from lmc_ray.store.files import DataFile, GoneError, missing, one_line, workers
 from lmc_ray.store.schemas import SCHEMA_VERSION, TABLES, VERSION_KEY
 
 MANIFEST_KEY = b"lmc_ray.files"
@@ -142,7 +141,7 @@ def read_all(
     """Several files of one table, damaged ones apart."""
     if not files:
         return [], []
-    with ThreadPoolExecutor(min(THREADS, len(files))) as pool:
+    with workers(filesystem) as pool:
         results = list(pool.map(lambda file: read(filesystem, table, file), files))
     return (
         [r for r in results if isinstance(r, Content)],

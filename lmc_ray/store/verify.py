@@ -6,7 +6,6 @@ out, and why, and finds what no reader can see, such as a file changed after it 
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from lmc_ray.errors import UserError
-from lmc_ray.store.files import SUFFIX, TEMPORARY, THREADS, DataFile, GoneError, list_folder
+from lmc_ray.store.files import SUFFIX, TEMPORARY, DataFile, GoneError, list_folder, workers
 from lmc_ray.store.listing import Listing, Owner
 from lmc_ray.store.manifest import FOLDER
 from lmc_ray.store.parquet import Content, Damaged, Manifest, decode, digest, fetch
@@ -150,7 +149,7 @@ def verify_cells(
 def _read(filesystem: fs.FileSystem, listing: Listing) -> _Files:
     """Every file that counts, read."""
     every = [(t, file) for t, by_owner in listing.files.items() for file in by_owner.values()]
-    with ThreadPoolExecutor(THREADS) as pool:
+    with workers(filesystem) as pool:
         read = list(pool.map(lambda each: _read_file(filesystem, *each), every))
     files: dict[str, dict[Owner, _Read]] = {table: {} for table in TABLES}
     for (table, file), found in zip(every, read, strict=True):

@@ -1,7 +1,6 @@
 """One table's visible rows as SQL sees them: read when a query asks, whole or not at all."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -11,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from pyarrow import fs
 
-from lmc_ray.store.files import THREADS, DataFile, GoneError
+from lmc_ray.store.files import DataFile, GoneError, workers
 from lmc_ray.store.parquet import fetch
 from lmc_ray.store.schemas import TABLES
 
@@ -99,7 +98,7 @@ class VisibleRows(ds.InMemoryDataset):
         parts = self._parts
         while True:
             try:
-                with ThreadPoolExecutor(THREADS) as pool:
+                with workers(self._filesystem) as pool:
                     data = list(pool.map(lambda part: fetch(self._filesystem, part.file), parts))
             except GoneError:
                 parts = self._again(self._table)
