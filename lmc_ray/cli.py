@@ -75,7 +75,7 @@ def query(
 ) -> None:
     """Ask the results in SQL.
 
-    The query sees the tables runs, accuracies, paths, barriers and trials, each cell once, and
+    The query sees the tables runs, accuracies, paths, barriers, trials and nights, each cell once, and
     nothing else; it cannot change them. For example:
 
     lmc-ray query results "SELECT method, avg(average_accuracy) FROM runs GROUP BY method"

@@ -7,7 +7,10 @@ before. Started again on the same UTC date it finishes what is missing, or does 
 Exit status: 0 fine, 2 a mistake of yours, 3 regressed, 4 incomplete.
 """
 
-from lmc_ray.sweep.nightly import main
+try:
+    from lmc_ray.sweep.nightly import main
+except ModuleNotFoundError as missing:
+    raise SystemExit(f"{missing}: install lmc-ray here (make sweep, or ray up)") from None
 
 if __name__ == "__main__":
     main(

@@ -5,7 +5,10 @@ best of each on fresh seeds and test data, and prints ours beside the paper's nu
 only: --method ewc --method er. More than the paper's: edit, or see sweeps/mcsgd.py.
 """
 
-from lmc_ray.sweep import Range, Study, main
+try:
+    from lmc_ray.sweep import Range, Study, main
+except ModuleNotFoundError as missing:
+    raise SystemExit(f"{missing}: install lmc-ray here (make sweep, or ray up)") from None
 
 SGD = {
     "learning_rate": Range(0.003, 0.2, log=True),
