@@ -40,7 +40,10 @@ def commands() -> list[str]:
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the checkout with an environment, data, and the pictures that the README names."""
     top = tmp_path_factory.mktemp("checkout")
-    for name in ("sweeps", "lmc_ray", "Makefile", "pyproject.toml", "requirements.lock"):
+    for name in (
+        *("sweeps", "cluster", "lmc_ray", "Makefile", "pyproject.toml", "requirements.lock"),
+        *("README.md", "LICENSE"),
+    ):
         source = ROOT / name
         copy = shutil.copytree if source.is_dir() else shutil.copy
         copy(source, top / name)
