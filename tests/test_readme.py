@@ -48,6 +48,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         copy = shutil.copytree if source.is_dir() else shutil.copy
         copy(source, top / name)
     (top / ".venv").symlink_to(sys.prefix)
+    (top / "home").mkdir()
     if DATA.is_dir():
         (top / "data").symlink_to(DATA)
     random = np.random.default_rng(0)
@@ -66,7 +67,7 @@ def run(command: str, checkout: Path) -> subprocess.CompletedProcess[str]:
         # The environment is there already: make shall not install it again.
         ["bash", "-c", re.sub("^make ", "make -o .venv/.installed ", command)],
         cwd=checkout,
-        env=os.environ | {"RAY_AUTH_MODE": "disabled"},
+        env=os.environ | {"RAY_AUTH_MODE": "disabled", "HOME": str(checkout / "home")},
         capture_output=True,
         text=True,
         timeout=900,
