@@ -178,7 +178,7 @@ def whole(root: Path, *arguments: str, script: Path | None = None) -> Ended:
     """Run a sweep script that must succeed, and look at what it leaves."""
     ended = sweep(root, *arguments, script=script)
     assert ended.status == 0, ended.err
-    assert ended.err == ""
+    assert ended.err == "", ended.err
     assert not Store(str(root)).verify()
     assert not (root / ".checkpoints").exists(), "checkpoints stay behind"
     return ended
