@@ -94,7 +94,7 @@ def query(
     with _open(root, sweep) as database:
         try:
             result = database.sql(sql)
-            if result is None:
+            if result is None:  # pyright: ignore[reportUnnecessaryComparison]
                 raise UserError("the SQL returns no rows: begin it with SELECT")
             on_terminal = output is None and sys.stdout.isatty()
             data = encode(result, form, shutil.get_terminal_size().columns if on_terminal else None)

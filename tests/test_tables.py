@@ -99,6 +99,16 @@ def test_rise_is_that_of_each_methods_own_line(store: Store):
     assert multitask.rise.std == pytest.approx(math.sqrt(0.0007))
 
 
+def test_the_rise_is_on_task_1_alone(store: Store):
+    line = ("connected", 1), ("connected", 2)
+    barriers = [barrier("m104", *line, loss_rise=0.2)]
+    barriers += [barrier("m104", *line, eval_task=2, loss_rise=50.0)]
+    store.commit("first", "late", {"runs": [run("m104", 104)], "barriers": barriers})
+    with store.database() as database:
+        rises = [row.rise for rows in accuracy_rows(database) for row in rows]
+    assert max(rise.mean for rise in rises if rise) == pytest.approx(2.0)
+
+
 def test_multitask_has_the_trio_of_its_own_seeds_only(store: Store):
     line = barrier("m104", ("sequential", 1), ("multitask", 2), loss_rise=100.0)
     store.commit("first", "late", {"runs": [run("m104", 104)], "barriers": [line]})

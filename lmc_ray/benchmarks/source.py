@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -101,8 +102,9 @@ def opened(found: Found) -> Source:
 
 
 def _indexed(index: Path) -> Source:
-    about = json.loads(index.read_text())
-    source = Source(**{**about, "image_shape": tuple(about["image_shape"])})
+    about: dict[str, Any] = json.loads(index.read_text())
+    about["image_shape"] = tuple(about["image_shape"])
+    source = Source(**about)
     return _whole(source, source.folder)
 
 

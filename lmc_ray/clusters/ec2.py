@@ -88,7 +88,8 @@ def _check_group(document: Document, group: Any, model: Any) -> None:
     path: Path = ("provider", "security_group", "IpPermissions")
     shape = model.operation_model("AuthorizeSecurityGroupIngress").input_shape
     _check(document, path, rules, shape.members["IpPermissions"])
-    for index, rule in enumerate(rules if isinstance(rules, list) else ()):
+    every: list[Any] = rules if isinstance(rules, list) else []
+    for index, rule in enumerate(every):
         if not isinstance(rule, dict) or not (rule.get("IpRanges") or rule.get("Ipv6Ranges")):
             continue  # from other security groups or prefix lists: not the world
         ports = {rule.get("FromPort"), rule.get("ToPort")}
@@ -101,6 +102,7 @@ def _check_group(document: Document, group: Any, model: Any) -> None:
 
 
 def _check_public(document: Document, path: Path, interfaces: Any) -> None:
-    for index, each in enumerate(interfaces if isinstance(interfaces, list) else ()):
+    every: list[Any] = interfaces if isinstance(interfaces, list) else []
+    for index, each in enumerate(every):
         if isinstance(each, dict) and not each.get("Groups"):
             document.add((*path, "NetworkInterfaces", index), "an interface without `Groups`")

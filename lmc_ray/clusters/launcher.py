@@ -54,7 +54,9 @@ def _schema() -> dict[str, Any]:
 
 def _prepared(document: Document) -> dict[str, Any] | None:
     """The file as Ray completes it from its defaults; None where it cannot."""
-    from ray.autoscaler._private.providers import _NODE_PROVIDERS
+    from ray.autoscaler._private.providers import (
+        _NODE_PROVIDERS,  # pyright: ignore[reportPrivateUsage]
+    )
     from ray.autoscaler._private.util import prepare_config
 
     provider = document.value["provider"]

@@ -32,7 +32,7 @@ class Part:
     whole: bool
 
 
-class VisibleRows(ds.InMemoryDataset):
+class VisibleRows(ds.InMemoryDataset):  # pyright: ignore[reportUntypedBaseClass]
     """A table for DuckDB, which knows pyarrow's datasets and calls `scanner` for every query.
 
     A plain dataset would read its files one by one while the query runs, and fail halfway when a

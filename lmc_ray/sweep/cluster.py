@@ -49,7 +49,7 @@ def connect() -> Resources:
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     # A lost worker is no news for the terminal; the log has it.
     os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if not ray.is_initialized():
         if joined:
             ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), **quiet)
