@@ -37,8 +37,8 @@ def check_commands(document: Document, effective: dict[str, Any]) -> None:
             document.add(path, f"bash cannot read the command: {said}")
     for key in ("head_start_ray_commands", "worker_start_ray_commands"):
         given = effective.get(key)
-        commands: list[Any] = given if isinstance(given, list) else []
-        for index, command in enumerate(commands):
+        listed: list[Any] = given if isinstance(given, list) else []
+        for index, command in enumerate(listed):
             if isinstance(command, str):
                 _check_ray(document, (key, index), command)
 
