@@ -57,12 +57,15 @@ def printed(driver: Driver) -> str:
 # Drivers and workers
 
 
-def test_ten_drivers_killed_at_random_moments(calm: Calm, tmp_path: Path) -> None:
+def test_ten_drivers_killed_at_random_moments(tmp_path: Path) -> None:
     """A third of them while they start, the others while they train or commit."""
-    root, chance = tmp_path / "results", random.Random(7)
+    long = ("--name", "mine", "--trials", "40", "--seeds", "2")
+    calm_root = tmp_path / "calm" / "results"
+    calm = calm_root, whole(calm_root, *long)
+    root, chance = tmp_path / "killed" / "results", random.Random(7)
     for kill in range(10):
         before = committed(root)
-        with started(root, *OPTIONS) as driver:
+        with started(root, *long) as driver:
             if kill % 3:
                 wait_until(
                     lambda before=before, driver=driver: (
@@ -70,10 +73,10 @@ def test_ten_drivers_killed_at_random_moments(calm: Calm, tmp_path: Path) -> Non
                     ),
                     "no block has ended",
                 )
-            time.sleep(chance.random() * (1 if kill % 3 else 4))
+            time.sleep(chance.random() * (0.5 if kill % 3 else 4))
             assert driver.process.poll() is None, "the sweep is too short for ten kills"
             driver.kill()
-    check_undisturbed(root, whole(root, *OPTIONS), calm)
+    check_undisturbed(root, whole(root, *long), calm)
     # What was committed has not run again, and every cell has told how it ended.
     ended = [line for line in log(root) if line.startswith(("committed", "pruned", "diverged"))]
     cells = [cell for line in ended for cell in line.split(": ")[1].split()]
