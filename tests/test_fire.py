@@ -231,7 +231,7 @@ LONG = '''"""Blocks that take a while."""
 
 from lmc_ray.sweep import Study, main
 
-main([Study(method="stable-sgd", space={"batch_size": 16, "epochs": 20})], trials=0, seeds=3)
+main([Study(method="stable-sgd", space={"batch_size": 16, "epochs": 60})], trials=0, seeds=3)
 '''
 LONG_OPTIONS = ("--name", "long", "--tasks", "6", "--network", "mlp-64-64", "--replicas", "1")
 
@@ -288,9 +288,8 @@ def test_a_cluster_that_loses_nodes_and_its_driver(tmp_path: Path) -> None:
     calm = calm_root, whole(calm_root, *LONG_OPTIONS, script=script)
     with three_nodes() as (nodes, join):
         with started(root, *LONG_OPTIONS, script=script, environment=join) as driver:
-            wait_until(lambda: lines(root, "started"), "no block was started")
+            wait_until(lambda: len(checkpoints(root)) == 3, "a block has no checkpoint")
             with started(root, *LONG_OPTIONS, script=script, environment=join) as second:
-                wait_until(lambda: checkpoints(root), "no checkpoint was written")
                 nodes.do("lose")
                 nodes.do("lose")
                 wait_until(lambda: lines(root, "resumed"), "no block was resumed")
