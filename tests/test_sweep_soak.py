@@ -15,6 +15,7 @@ from ray_support import (
     Ended,
     committed,
     content,
+    defects,
     files,
     started,
     sweep,
@@ -129,7 +130,7 @@ def test_ctrl_c_leaves_results_and_the_same_command_goes_on(
         assert ended.err == "interrupted: the same command goes on (--name mine)\n"
         assert "Traceback" not in ended.out
         assert f"Results:     {root}" in ended.out
-        assert not Store(str(root)).verify()
+        assert defects(root) == []
         assert query(root, "SELECT count(*) FROM runs")[0][0] >= blocks
     check_same(root, undisturbed, whole(root, *NAME))
 
@@ -143,7 +144,7 @@ def test_ctrl_c_before_anything_has_ended(tmp_path: Path) -> None:
     assert ended.status == 130
     assert "Traceback" not in ended.out + ended.err
     assert len(ended.err.splitlines()) <= 1
-    assert not Store(str(root)).verify()
+    assert defects(root) == []
 
 
 def test_ctrl_c_while_ray_starts(tmp_path: Path) -> None:
@@ -218,7 +219,7 @@ def test_two_sweeps_of_one_root_at_a_time(undisturbed: Undisturbed, tmp_path: Pa
         ended = driver.wait()
     assert ended.status == 0, ended.err
     assert ended.err == ""
-    assert not Store(str(root)).verify()
+    assert defects(root) == []
     assert query(root, "SELECT count(*) FROM runs WHERE sweep = 'long'") == [(2,)]
 
 
