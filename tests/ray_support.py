@@ -185,7 +185,7 @@ def whole(root: Path, *arguments: str, script: Path | None = None) -> Ended:
 
 
 def defects(root: Path) -> list[Finding]:
-    """What is wrong with a root; whoever is killed while it writes may leave a note, not a defect."""
+    """What is wrong with a root. Who is killed while writing leaves a note, which is no defect."""
     return [finding for finding in Store(str(root)).verify() if not finding.harmless]
 
 

@@ -41,7 +41,7 @@ def night(root: Path, date: str, *arguments: str, script: Path = SWEEPS / "night
 
 def check_whole(root: Path, date: str) -> None:
     """Every planned cell once, one row of `nights`, nothing torn."""
-    assert not Store(str(root)).verify()
+    assert not [found for found in Store(str(root)).verify() if not found.harmless]
     assert not (root / ".ray").exists(), "checkpoints stay behind"
     seeds = f"SELECT count(*), count(DISTINCT seed) FROM runs WHERE night = '{date}'"
     assert query(root, seeds) == [(7, 7)]

@@ -297,5 +297,5 @@ def test_a_killed_worker_goes_on_from_its_checkpoint_there(here: ObjectStore, tm
         sql = "SELECT DISTINCT epoch(started_at), epoch(finished_at) FROM runs"
         ((began, finished),) = database.sql(sql).fetchall()
         assert began < when < finished, "it was started anew, not resumed"
-    assert Store(root).verify() == []
+    assert not [found for found in Store(root).verify() if not found.harmless]
     assert not [name for name, size in here.objects("killed/.checkpoints").items() if size]
