@@ -292,7 +292,10 @@ def test_a_setting_may_name_its_method(tmp_path: Path) -> None:
 
 def test_a_sweep_whose_every_cell_diverges(tmp_path: Path) -> None:
     root = tmp_path / "results"
-    ended = whole(root, *NAME, "--set", "learning_rate=1e30", "--trials", "2", "--seeds", "2")
+    ended = sweep(root, *NAME, "--set", "learning_rate=1e30", "--trials", "2", "--seeds", "2")
+    assert ended.status == 0, ended.err
+    assert re.fullmatch("MC-SGD: no trial came to its end .*\n", ended.err)
+    assert defects(root) == []
     sql = "SELECT method, status, count(*) FROM runs WHERE purpose = 'confirm' GROUP BY ALL"
     assert sorted(query(root, sql)) == [
         ("naive-sgd", "finished", 2),

@@ -128,7 +128,7 @@ def main(studies: Sequence[Study], *, trials: int = 20, seeds: int = 5) -> None:
             raise UserError(f"--pareto {pareto}: write --pareto accuracy,memory")
         given = dict(parse(setting) for setting in settings or [])
         wishes = _Wishes(benchmark, data, given, preset, pareto is not None)
-        chosen = _adjusted(_only(studies, method), wishes)
+        chosen = _only(_adjusted(studies, wishes), method)
         place, opened = open_place(benchmark, 2 if smoke else tasks, data, angle, network)
         protocol = Protocol(
             place=place,
