@@ -19,6 +19,7 @@ from ray.tune import (
     TuneConfig,
     Tuner,
 )
+from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 from rich.console import Console
 
 from lmc_ray.benchmarks import Benchmark
@@ -127,6 +128,11 @@ def _run(
 
 def _tune(conductor: Conductor, workplace: Workplace, machine: Machine) -> BaseException | None:
     """Let Tune work through the conductor's blocks; the first error of a block, if any."""
+    # Tune would put credentials into its actors' runtime environment, and Ray writes that to its
+    # logs. Workers have those of their node.
+    ENV_VARS_TO_PROPAGATE.difference_update(
+        [name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")]
+    )
     resources = {"cpu": workplace.threads, "gpu": machine.gpus_per_trial}
     # Tune keeps its state in a folder that nobody needs: the ledger and our checkpoints are ours.
     with TemporaryDirectory(prefix="lmc-ray-", ignore_cleanup_errors=True) as scratch:
