@@ -1,16 +1,11 @@
 """A-GEM: averaged gradient episodic memory (Chaudhry et al. 2019, arXiv:1812.00420)."""
 
-from collections.abc import Sequence
-
 import torch
 
 from lmc_ray.learners.batches import Batch
 from lmc_ray.learners.descent import Adjust, Theta
-from lmc_ray.learners.hyperparameters import Replaying
-from lmc_ray.learners.learner import Setting
-from lmc_ray.learners.remembering import Remembering
-from lmc_ray.learners.replay import Replay, keep_examples
-from lmc_ray.learners.sgd import learn_task
+from lmc_ray.learners.er import ExperienceReplay
+from lmc_ray.learners.replay import Replay
 
 
 def project(gradient: Theta, reference: Theta) -> None:
@@ -24,31 +19,13 @@ def project(gradient: Theta, reference: Theta) -> None:
     gradient -= torch.where(along < 0, along / length, 0) * reference
 
 
-class AveragedGEM(Remembering[Replaying]):
-    """ŵ_t: SGD on task t from ŵ_{t-1}, along gradients that do not harm a sample of the memory."""
+class AveragedGEM(ExperienceReplay):
+    """ŵ_t: as ER, but along gradients that do not harm the replayed examples."""
 
-    minimum = "sequential"
-
-    def __init__(
-        self, setting: Setting, hyperparameters: Sequence[Replaying], seeds: Sequence[int]
-    ) -> None:
-        super().__init__(setting, hyperparameters, seeds)
-        self.tensors["sequential"] = setting.initial(seeds)
-
-    def learn(self, task: int) -> None:
-        """See `Learner.learn`."""
-        adjust = self._projected(task) if task > 1 else None
-        self.tensors["sequential"] = learn_task(self, self.tensors["sequential"], task, adjust)
-        self.memory = keep_examples(self, self.memory, task)
-
-    def _projected(self, task: int) -> Adjust:
-        replay = Replay(self, self.memory, task, self.common.replay_batch_size)
+    def adjusted(self, replay: Replay) -> Adjust:
+        """The task's gradient, projected."""
 
         def adjust(step: int, batch: Batch, theta: Theta, gradient: Theta) -> None:
             project(gradient, replay.gradient(theta, step))
 
         return adjust
-
-    def minima(self, task: int) -> dict[str, Theta]:
-        """See `Learner.minima`."""
-        return {"sequential": self.tensors["sequential"]}

@@ -6,7 +6,7 @@ the tasks 1..t-1. Under batch normalisation the two are groups of their own.
 
 from collections.abc import Sequence
 
-from lmc_ray.learners.descent import Theta
+from lmc_ray.learners.descent import Adjust, Theta
 from lmc_ray.learners.hyperparameters import Replaying
 from lmc_ray.learners.learner import Setting
 from lmc_ray.learners.remembering import Remembering
@@ -29,9 +29,14 @@ class ExperienceReplay(Remembering[Replaying]):
         """See `Learner.learn`."""
         adjust = None
         if task > 1:
-            adjust = replaying(Replay(self, self.memory, task, self.common.replay_batch_size))
+            replay = Replay(self, self.memory, task, self.common.replay_batch_size)
+            adjust = self.adjusted(replay)
         self.tensors["sequential"] = learn_task(self, self.tensors["sequential"], task, adjust)
         self.memory = keep_examples(self, self.memory, task)
+
+    def adjusted(self, replay: Replay) -> Adjust:
+        """What the replayed gradient does to the task's."""
+        return replaying(replay)
 
     def minima(self, task: int) -> dict[str, Theta]:
         """See `Learner.minima`."""
