@@ -64,8 +64,9 @@ class Ended:
 
     @property
     def tables(self) -> str:
-        """What it printed from the first table on."""
-        return self.out[self.out.index("rotated-digits,") :]
+        """What it printed from the first table on; Ray may tell of a dead worker between."""
+        printed = self.out[self.out.index("rotated-digits,") :].splitlines(keepends=True)
+        return "".join(line for line in printed if "(raylet)" not in line)
 
 
 @dataclass
