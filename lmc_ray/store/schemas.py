@@ -3,6 +3,7 @@
 Columns are only ever added, and each addition raises `SCHEMA_VERSION`: an older file reads with
 nulls in the new columns, a newer file is refused with the advice to upgrade. Version 2 has the
 columns of version 1; its roots may be compacted, which a reader of version 1 would not see through.
+Version 3 adds kept minima and what is measured between them.
 Fractions (accuracy, error, forgetting) lie in [0, 1]; tasks count from 1; times are UTC.
 """
 
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 VERSION_KEY = b"lmc_ray.schema_version"
 
 TEXT = pa.string()
@@ -63,6 +64,7 @@ _CELL = (
 
 _IDENTITY = (
     _column("purpose", TEXT, "search, confirm, nightly or analysis"),
+    _column("analysis", TEXT, "what an analysis measured: paths, plane, spectrum or similarity"),
     _column("status", TEXT, "finished, diverged (the loss became NaN or infinite) or pruned"),
     _column("tasks_completed", INT),
     _column("study", TEXT, "which study of the sweep proposed the configuration"),
@@ -126,7 +128,9 @@ _HYPERPARAMETERS = (
     _column("fisher_labels", TEXT, "sampled from the model, or empirical"),
     _column("average_position", REAL, "of weight averaging: 0 = before the task, 1 = after it"),
     _column("ema_decay", REAL, "of the exponential moving average, per step"),
+    _column("initialisation", INT, "0 = the seed's own w_0, which all methods share; else another"),
     _column("path_points", INT, "values of alpha on each measured path; 0 = none measured"),
+    _column("keep_minima", pa.list_(INT), "the tasks after which minima were kept; null = none"),
 )
 
 _CONFIG = _column("config", TEXT, "the whole specification as canonical JSON")
@@ -148,8 +152,8 @@ _OUTCOME = (
     _column("finished_at", TIME),
 )
 
-_PATH = (
-    _column("path_id", TEXT, "which path, e.g. sequential:1->multitask:5"),
+_PAIR = (
+    _column("path_id", TEXT, "which two minima, e.g. sequential:1->multitask:5"),
     _column("from_cell_id", TEXT),
     _column("from_seed", INT),
     _column("from_minimum", TEXT),
@@ -158,8 +162,12 @@ _PATH = (
     _column("to_seed", INT),
     _column("to_minimum", TEXT),
     _column("to_task", INT),
-    _column("curve", TEXT, "linear or bezier"),
     _column("control", TEXT, "same-init, other-init, other-seed or aligned"),
+)
+
+_PATH = (*_PAIR, _column("curve", TEXT, "linear or bezier"))
+
+_EVALUATED = (
     _column("eval_task", INT, "the task whose examples were scored"),
     _column("split", TEXT),
 )
@@ -176,8 +184,7 @@ TABLES: Mapping[str, Table] = {
             _CELL,
             _column("minimum", TEXT, "sequential, multitask, connected, inner or averaged"),
             _column("after_task", INT, "the last task that had been learned"),
-            _column("eval_task", INT, "the task whose examples were scored"),
-            _column("split", TEXT),
+            _EVALUATED,
             _column("accuracy", REAL, "fraction"),
             _column("loss", REAL, "mean cross-entropy"),
             _column("examples", INT),
@@ -189,17 +196,19 @@ TABLES: Mapping[str, Table] = {
         _schema(
             _CELL,
             _PATH,
+            _EVALUATED,
             _column("alpha", REAL, "0 at the from end, 1 at the to end"),
             _column("accuracy", REAL, "fraction"),
             _column("loss", REAL, "mean cross-entropy"),
         ),
-        ("cell_id", "path_id", "eval_task", "split", "alpha"),
+        ("cell_id", "path_id", "curve", "control", "eval_task", "split", "alpha"),
     ),
     "barriers": Table(
         "one path in numbers, on one task",
         _schema(
             _CELL,
             _PATH,
+            _EVALUATED,
             _column("loss_rise", REAL, "highest loss on the path minus the loss at its from end"),
             _column("error_rise", REAL, "the same of the error; fraction"),
             _column("connected", FLAG, "error_rise < 0.02"),
@@ -210,7 +219,65 @@ TABLES: Mapping[str, Table] = {
             _column("mean_loss", REAL),
             _column("argmax_alpha", REAL, "where the loss is highest"),
         ),
-        ("cell_id", "path_id", "eval_task", "split"),
+        ("cell_id", "path_id", "curve", "control", "eval_task", "split"),
+    ),
+    "minima": Table(
+        "one kept minimum: where its weights are",
+        _schema(
+            _CELL,
+            _column("minimum", TEXT, "sequential, multitask, connected, inner or averaged"),
+            _column("task", INT, "the last task that had been learned"),
+            _column("uri", TEXT, "a safetensors file of named weights, relative to the root"),
+            _column("sha256", TEXT, "of the file"),
+            _column("bytes", INT),
+        ),
+        ("cell_id", "minimum", "task"),
+    ),
+    "similarities": Table(
+        "how alike two minima are, in one layer, by one measure",
+        _schema(
+            _CELL,
+            _PAIR,
+            _column("eval_task", INT, "the task whose examples CKA saw; null for weights"),
+            _column("split", TEXT),
+            _column("layer", TEXT, "a layer of the network; all = the whole weight vector"),
+            _column("measure", TEXT, "l2 or cosine (of weights), or cka (of activations)"),
+            _column("value", REAL),
+        ),
+        ("cell_id", "path_id", "control", "eval_task", "split", "layer", "measure"),
+    ),
+    "planes": Table(
+        "one grid point of the plane through three minima, scored on one task",
+        _schema(
+            _CELL,
+            _column("plane_id", TEXT, "which three minima, e.g. sequential:1|sequential:5|…"),
+            _column("anchors", pa.list_(TEXT), "the three minima, e.g. sequential:1"),
+            _column("anchor_x", pa.list_(REAL), "where they lie on the plane"),
+            _column("anchor_y", pa.list_(REAL)),
+            _EVALUATED,
+            _column("x", REAL, "along the first axis: L2 distance from the first minimum"),
+            _column("y", REAL, "along the second axis, at right angles to the first"),
+            _column("accuracy", REAL, "fraction"),
+            _column("loss", REAL, "mean cross-entropy"),
+        ),
+        ("cell_id", "plane_id", "eval_task", "split", "x", "y"),
+    ),
+    "spectra": Table(
+        "one eigenpair of the Hessian of a task's loss at a minimum",
+        _schema(
+            _CELL,
+            _column("minimum", TEXT, "where the Hessian was taken"),
+            _column("after_task", INT),
+            _EVALUATED,
+            _column("examples", INT, "that the loss is the mean over"),
+            _column("to_task", INT, "the overlaps are with displacements to minima of this task"),
+            _column("rank", INT, "1 = the largest eigenvalue"),
+            _column("eigenvalue", REAL),
+            _column("residual", REAL, "norm of H v - eigenvalue v, for v of length 1"),
+            _column("overlap_sequential", REAL, "|cos| of v with the way to the sequential one"),
+            _column("overlap_multitask", REAL, "|cos| of v with the way to the multitask one"),
+        ),
+        ("cell_id", "minimum", "after_task", "eval_task", "split", "to_task", "rank"),
     ),
     "trials": Table(
         "one configuration that the search proposed",
