@@ -69,6 +69,30 @@ def path(barriers_row: dict[str, Any], points: int) -> list[dict[str, Any]]:
     ]
 
 
+def measured(cell: str) -> Rows:
+    """A kept minimum of a cell, and what was measured at it and around it: a row a table."""
+    pair = {
+        "path_id": "sequential:1->multitask:2",
+        "control": "same-init",
+        "from_minimum": "sequential",
+        "from_task": 1,
+        "to_minimum": "multitask",
+        "to_task": 2,
+    }
+    on = {"eval_task": 1, "split": "test"}
+    return {
+        "minima": [{"cell_id": cell, "minimum": "sequential", "task": 1, "uri": "w", "bytes": 3}],
+        "similarities": [
+            {"cell_id": cell, **pair, **on, "layer": "0", "measure": "cka", "value": 0.5}
+        ],
+        "planes": [{"cell_id": cell, "plane_id": "p", **on, "x": 0.0, "y": 0.5, "loss": 1.0}],
+        "spectra": [
+            {"cell_id": cell, "minimum": "sequential", "after_task": 1, **on, "to_task": 2}
+            | {"rank": 1, "eigenvalue": 2.0}
+        ],
+    }
+
+
 def cells(*names: str, value: float = 0.5) -> Rows:
     """The rows of some cells without paths."""
     return {

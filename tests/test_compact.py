@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs
-from results import Rows, accuracies, barrier, cells, path, run, trial
+from results import Rows, accuracies, barrier, cells, measured, path, run, trial
 
 from lmc_ray.cli import main
 from lmc_ray.errors import UserError
@@ -33,6 +33,10 @@ def rows_of(*names: str, value: float = 0.5) -> Rows:
         "accuracies": [row for name in names for row in accuracies(name, value=value)],
         "paths": [row for line in lines for row in path(line, 3)],
         "barriers": lines,
+        **{
+            table: [row for name in names for row in measured(name)[table]]
+            for table in ("minima", "similarities", "planes", "spectra")
+        },
     }
 
 
@@ -76,9 +80,9 @@ def test_the_same_rows_in_few_files(store: Store):
     before = content(store)
     done = store.compact("s")
     assert content(store) == before
-    assert (done.merged, done.cells, done.before, done.after) == (True, 3, 15, 5)
+    assert (done.merged, done.cells, done.before, done.after) == (True, 3, 27, 9)
     kinds = [name.split("/")[0] for name in files(store)]
-    assert kinds == ["accuracies", "barriers", "compactions", "paths", "runs", "trials"]
+    assert kinds == sorted({*TABLES, "compactions"} - {"nights"})
     with store.database() as database:
         attempts = database.sql("SELECT cell_id, attempt FROM runs ORDER BY 1").fetchall()
         assert attempts == [("x", "c"), ("y", "b"), ("z", "b")]
@@ -96,7 +100,7 @@ def test_again_and_again_with_what_is_new(store: Store):
         before = content(store)
         assert store.compact("s").merged
         assert content(store) == before
-        assert len(files(store)) == 6
+        assert len(files(store)) == 10
     assert store.committed("s")["y"]["attempt"] == "a"
     assert store.committed("s")["x"]["attempt"] == "c"
     assert store.verify() == []
@@ -205,13 +209,13 @@ def test_the_command(store: Store, capfd: pytest.CaptureFixture[str]):
     store.commit("t", "a", rows_of("x"))
     assert command(capfd, "compact", store.root, "--sweep", "t") == (
         0,
-        "sweep t: merged, 1 cells; 4 → 4 files\n",
+        "sweep t: merged, 1 cells; 8 → 8 files\n",
         "",
     )
     assert command(capfd, "compact", store.root) == (
         0,
-        "sweep s: merged, 3 cells; 15 → 5 files\n"
-        "sweep t: nothing new to merge, 1 cells; 4 → 4 files\n",
+        "sweep s: merged, 3 cells; 27 → 9 files\n"
+        "sweep t: nothing new to merge, 1 cells; 8 → 8 files\n",
         "",
     )
 
@@ -558,7 +562,7 @@ def test_verify_finds_a_damaged_manifest(store: Store):
 
 def test_verify_calls_what_a_stopped_compaction_left_harmless(store: Store):
     with pytest.raises(Killed):
-        watched(store, KilledAt(40), upload=False).compact("s")
+        watched(store, KilledAt(60), upload=False).compact("s")
     assert defects(store) == []
     assert any("lmc-ray compact" in finding.message for finding in store.verify())
 

@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from results import Rows, accuracies, barrier, cells, path, run, trial
+from results import Rows, accuracies, barrier, cells, measured, path, run, trial
 
 from lmc_ray.errors import UserError
 from lmc_ray.store import TABLES, Store, check_sweep_name
-from lmc_ray.store.schemas import SCHEMA_VERSION, VERSION_KEY, description
+from lmc_ray.store.schemas import CELL_TABLES, SCHEMA_VERSION, VERSION_KEY, description
 
 
 @pytest.fixture
@@ -255,6 +255,7 @@ def rows_with_paths(name: str) -> Rows:
         "runs": [run(name, path_points=5)],
         "paths": path(line, 5),
         "barriers": [line],
+        **measured(name),
         "trials": [trial(0)],
         "nights": [{"night": "2026-11-24", "method": "mcsgd", "benchmark": "rotated-digits"}],
     }
@@ -271,7 +272,7 @@ def test_a_half_written_file_breaks_nothing_else(
     file = Path(store.root) / table / "sweep=s" / "a.parquet"
     os.truncate(file, int(keep * file.stat().st_size))
     attempts = [("a",)] if table in ("trials", "nights") else [("b",)]
-    for other in ("accuracies", "paths", "barriers"):
+    for other in CELL_TABLES:
         assert ask(store, f"SELECT DISTINCT attempt FROM {other} WHERE cell_id = 'x'") == attempts
     assert ask(store, "SELECT cell_id FROM runs ORDER BY 1") == [("x",), ("y",)]
     assert ask(store, "SELECT count(*) FROM trials") == [(1,)]
