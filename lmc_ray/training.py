@@ -34,6 +34,8 @@ class Measurement:
     """Images a forward pass in evaluation; part of the protocol under batch normalisation."""
     path_points: int = 0
     """Points on each path; 0: no paths. With paths, MC-SGD trains as a trio."""
+    keep_minima: tuple[int, ...] = ()
+    """The tasks after which all standing minima are kept, for their weights."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be measured: a search has no trios, a path has two ends.
@@ -100,7 +102,7 @@ class Training:
         """Tasks learned so far."""
         self.records = [Record(seed) for seed in seeds]
         self.kept: dict[tuple[str, int], Tensor] = {}
-        """Ends of the planned paths, by minimum and task."""
+        """Ends of the planned paths and minima to be kept, by minimum and task."""
         self.seconds = 0.0
 
     @property
@@ -156,6 +158,18 @@ class Training:
             return Summary(self.curve(record)[-1], None, None, None)
         return summarize(self._matrix(record))
 
+    def minima(self, record: Record) -> dict[tuple[str, int], Tensor]:
+        """The weights to keep of one replica, by minimum and task; none unless it finished."""
+        finished = [each for each in self.records if each.status == "finished"]
+        if record.status != "finished":
+            return {}
+        replica = finished.index(record)
+        return {
+            (name, task): theta[replica]
+            for (name, task), theta in self.kept.items()
+            if task in self.measurement.keep_minima
+        }
+
     def state(self) -> dict[str, Any]:
         """Everything needed to go on after the tasks learned so far."""
         return {
@@ -189,6 +203,8 @@ class Training:
             ):
                 if task == self.task:
                     self.kept[name, task] = minima[name]
+        if self.task in self.measurement.keep_minima:
+            self.kept |= {(name, self.task): theta for name, theta in minima.items()}
         thetas = torch.cat(list(minima.values()))
         replicas = len(self.active)
         finite = [True] * replicas

@@ -70,7 +70,7 @@ def path(barriers_row: dict[str, Any], points: int) -> list[dict[str, Any]]:
 
 
 def measured(cell: str) -> Rows:
-    """A kept minimum of a cell, and what was measured at it and around it: a row a table."""
+    """What was measured at and between a cell's minima, a row a table."""
     pair = {
         "path_id": "sequential:1->multitask:2",
         "control": "same-init",
@@ -81,7 +81,6 @@ def measured(cell: str) -> Rows:
     }
     on = {"eval_task": 1, "split": "test"}
     return {
-        "minima": [{"cell_id": cell, "minimum": "sequential", "task": 1, "uri": "w", "bytes": 3}],
         "similarities": [
             {"cell_id": cell, **pair, **on, "layer": "0", "measure": "cka", "value": 0.5}
         ],

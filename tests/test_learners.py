@@ -567,6 +567,7 @@ BAD: list[tuple[str, str, Any]] = [
     *(("naive-sgd", "shuffle", bad) for bad in (0, 1, "yes", None)),
     *(("multitask", "multitask_schedule", bad) for bad in ("grow", "", None, 3)),
     *(("multitask", "examples_per_task", bad) for bad in (0, -5, 1.0, None)),
+    *(("naive-sgd", "initialisation", bad) for bad in (-1, 0.5, None)),
     *(("mcsgd", "memory_per_class", bad) for bad in (0, -1, 1.5, None)),
     *(("mcsgd", "memory_draw", bad) for bad in ("balance", 0, None, "a\nb")),
     *(("mcsgd", "memory_includes_current", bad) for bad in (0, "false")),

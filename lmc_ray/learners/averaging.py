@@ -27,7 +27,7 @@ class BetweenTasks(Learner[WeightAveraging]):
         self, setting: Setting, hyperparameters: Sequence[WeightAveraging], seeds: Sequence[int]
     ) -> None:
         super().__init__(setting, hyperparameters, seeds)
-        self.tensors["averaged"] = self.tensors["inner"] = setting.initial(seeds)
+        self.tensors["averaged"] = self.tensors["inner"] = self.initial()
 
     def learn(self, task: int) -> None:
         """See `Learner.learn`."""
@@ -53,7 +53,7 @@ class AlongSteps(Learner[ExponentialAverage]):
         self, setting: Setting, hyperparameters: Sequence[ExponentialAverage], seeds: Sequence[int]
     ) -> None:
         super().__init__(setting, hyperparameters, seeds)
-        self.tensors["averaged"] = self.tensors["sequential"] = setting.initial(seeds)
+        self.tensors["averaged"] = self.tensors["sequential"] = self.initial()
 
     def learn(self, task: int) -> None:
         """See `Learner.learn`."""

@@ -23,7 +23,7 @@ class ExperienceReplay(Remembering[Replaying]):
         self, setting: Setting, hyperparameters: Sequence[Replaying], seeds: Sequence[int]
     ) -> None:
         super().__init__(setting, hyperparameters, seeds)
-        self.tensors["sequential"] = setting.initial(seeds)
+        self.tensors["sequential"] = self.initial()
 
     def learn(self, task: int) -> None:
         """See `Learner.learn`."""

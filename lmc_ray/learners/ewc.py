@@ -26,7 +26,7 @@ class ElasticWeights(Learner[EWC]):
         self, setting: Setting, hyperparameters: Sequence[EWC], seeds: Sequence[int]
     ) -> None:
         super().__init__(setting, hyperparameters, seeds)
-        w0 = setting.initial(seeds)
+        w0 = self.initial()
         nothing = torch.zeros_like(w0)
         self.tensors |= {"sequential": w0, "stiffness": nothing, "moment": nothing}
 

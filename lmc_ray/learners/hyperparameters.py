@@ -39,6 +39,8 @@ class SGD:
     first_task_epochs: int | None = _count(None, 1)
     """Epochs of task 1; None: as many as `epochs`. The authors' code gives it two."""
     shuffle: bool = True
+    initialisation: int = _count(0, 0, later=True)
+    """Which w_0: 0 is the seed's own, the same for all methods; others are for controls."""
 
     def __post_init__(self) -> None:
         """Refuse a value out of its range, by name.

@@ -52,9 +52,12 @@ class Setting:
         masks = self.masks()
         return None if masks is None else masks[task - 1][None, None]
 
-    def initial(self, seeds: Sequence[int]) -> Float[Tensor, "replicas parameters"]:
-        """w_0 of each seed."""
-        each = [self.network.initial(stream(seed, "initial")) for seed in seeds]
+    def initial(
+        self, seeds: Sequence[int], number: int = 0
+    ) -> Float[Tensor, "replicas parameters"]:
+        """w_0 of each seed; another one for each number, 0 being the seed's own."""
+        path = ("initial", number) if number else ("initial",)
+        each = [self.network.initial(stream(seed, *path)) for seed in seeds]
         return torch.stack(each).to(self.device, self.dtype)
 
 
@@ -90,6 +93,10 @@ class Learner(ABC, Generic[H]):
         """Mini-batch gradients computed so far, per replica."""
         self.examples_seen = 0
         """Examples that went through them, per replica."""
+
+    def initial(self) -> Float[Tensor, "replicas parameters"]:
+        """w_0 of each replica."""
+        return self.setting.initial(self.seeds, self.common.initialisation)
 
     @abstractmethod
     def learn(self, task: int) -> None:

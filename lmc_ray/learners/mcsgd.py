@@ -67,7 +67,7 @@ class ModeConnectivitySGD(Remembering[MCSGD]):
         self, setting: Setting, hyperparameters: Sequence[MCSGD], seeds: Sequence[int]
     ) -> None:
         super().__init__(setting, hyperparameters, seeds)
-        w0 = setting.initial(seeds)
+        w0 = self.initial()
         self.tensors |= {"connected": w0, self.inner: w0}
 
     @property

@@ -27,7 +27,7 @@ class MultitaskSGD(Learner[Multitask]):
         self, setting: Setting, hyperparameters: Sequence[Multitask], seeds: Sequence[int]
     ) -> None:
         super().__init__(setting, hyperparameters, seeds)
-        self.tensors["multitask"] = setting.initial(seeds)
+        self.tensors["multitask"] = self.initial()
 
     @property
     def joint(self) -> bool:

@@ -57,7 +57,7 @@ class SequentialSGD(Learner[SGD]):
         self, setting: Setting, hyperparameters: Sequence[SGD], seeds: Sequence[int]
     ) -> None:
         super().__init__(setting, hyperparameters, seeds)
-        self.tensors["sequential"] = setting.initial(seeds)
+        self.tensors["sequential"] = self.initial()
 
     def learn(self, task: int) -> None:
         """See `Learner.learn`."""

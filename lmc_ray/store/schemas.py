@@ -63,7 +63,11 @@ _CELL = (
 )
 
 _IDENTITY = (
-    _column("purpose", TEXT, "search, confirm, nightly or analysis"),
+    _column(
+        "purpose",
+        TEXT,
+        "search, confirm, control (trained to be measured against), nightly or analysis",
+    ),
     _column("analysis", TEXT, "what an analysis measured: paths, plane, spectrum or similarity"),
     _column("status", TEXT, "finished, diverged (the loss became NaN or infinite) or pruned"),
     _column("tasks_completed", INT),
@@ -128,9 +132,12 @@ _HYPERPARAMETERS = (
     _column("fisher_labels", TEXT, "sampled from the model, or empirical"),
     _column("average_position", REAL, "of weight averaging: 0 = before the task, 1 = after it"),
     _column("ema_decay", REAL, "of the exponential moving average, per step"),
-    _column("initialisation", INT, "0 = the seed's own w_0, which all methods share; else another"),
     _column("path_points", INT, "values of alpha on each measured path; 0 = none measured"),
+)
+
+_KEPT = (
     _column("keep_minima", pa.list_(INT), "the tasks after which minima were kept; null = none"),
+    _column("initialisation", INT, "0 = the seed's own w_0; a control may have another"),
 )
 
 _CONFIG = _column("config", TEXT, "the whole specification as canonical JSON")
@@ -175,7 +182,7 @@ _EVALUATED = (
 TABLES: Mapping[str, Table] = {
     "runs": Table(
         "one cell: its configuration, its seed and its summary numbers",
-        _schema(_CELL, _IDENTITY, _MEASURED_ON, _HYPERPARAMETERS, _CONFIG, _OUTCOME),
+        _schema(_CELL, _IDENTITY, _MEASURED_ON, _HYPERPARAMETERS, _KEPT, _CONFIG, _OUTCOME),
         ("cell_id",),
     ),
     "accuracies": Table(

@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lmc_ray.errors import UserError
-from lmc_ray.store import commit, snapshot
+from lmc_ray.store import commit, snapshot, weights
 from lmc_ray.store.compact import Compacted, compact
 from lmc_ray.store.files import one_line, open_root, write_whole
 from lmc_ray.store.listing import Listing, data_files, look
 from lmc_ray.store.schemas import CELL_TABLES, LOOSE_TABLES, TABLES
-from lmc_ray.store.verify import Finding, verify_cells, verify_files
+from lmc_ray.store.verify import Finding, verify_cells, verify_files, verify_weights
 
 if TYPE_CHECKING:
     import duckdb
@@ -68,6 +68,22 @@ class Store:
                 file of `trials` or `nights`, the last ones, failed.
         """
         commit.commit(self._filesystem, self._base, sweep, attempt, rows)
+
+    def write_weights(self, where: str, data: bytes) -> None:
+        """Keep one file of weights; see `weights.uri` for its place.
+
+        Raises:
+            OSError: it could not be written; then no file of that name came to be.
+        """
+        weights.write(self._filesystem, self._base, where, data)
+
+    def read_weights(self, where: str, sha256: str) -> bytes:
+        """A kept file of weights as it was written.
+
+        Raises:
+            UserError: it is missing, cannot be read, or is not what it was.
+        """
+        return weights.read(self._filesystem, self._base, where, sha256)
 
     def sweeps(self) -> list[str]:
         """The sweeps with anything committed, by name."""
@@ -178,6 +194,7 @@ class Store:
         try:
             with self.database() as database:
                 findings += verify_cells(self._base, listing, database)
+                findings += verify_weights(self._filesystem, self._base, database)
         except (UserError, duckdb.Error) as problem:
             # A file of a newer version or with bytes changed in place; it has its own finding.
             findings.append(Finding(True, self._base, (), f"not checked further: {problem}"))

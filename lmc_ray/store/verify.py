@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from lmc_ray.errors import UserError
+from lmc_ray.store import weights
 from lmc_ray.store.files import SUFFIX, TEMPORARY, DataFile, GoneError, list_folder, workers
 from lmc_ray.store.listing import Listing, Owner
 from lmc_ray.store.manifest import FOLDER
@@ -27,24 +28,24 @@ if TYPE_CHECKING:
 _INCOMPLETE = {
     "its accuracies do not cover every task": """
         SELECT r.sweep, r.attempt, r.cell_id, 'accuracies' FROM runs r
-        WHERE r.status = 'finished' AND r.purpose IN ('search', 'confirm', 'nightly')
+        WHERE r.status = 'finished' AND r.purpose IN ('search', 'confirm', 'control', 'nightly')
         AND r.tasks_completed > (
             SELECT count(DISTINCT a.eval_task) FROM accuracies a
             WHERE a.sweep = r.sweep AND a.cell_id = r.cell_id AND a.after_task = r.tasks_completed)
     """,
     "a path has another number of points than its run says": """
         SELECT r.sweep, r.attempt, r.cell_id, 'paths' FROM runs r JOIN (
-            SELECT sweep, cell_id, path_id, eval_task, split, count(*) AS points
+            SELECT sweep, cell_id, path_id, curve, control, eval_task, split, count(*) AS points
             FROM paths GROUP BY ALL
         ) p USING (sweep, cell_id) WHERE points <> r.path_points
     """,
     "a path has no row in barriers": """
         SELECT DISTINCT sweep, attempt, cell_id, 'barriers' FROM paths
-        ANTI JOIN barriers USING (sweep, cell_id, path_id, eval_task)
+        ANTI JOIN barriers USING (sweep, cell_id, path_id, curve, control, eval_task)
     """,
     "a row of barriers has no path": """
         SELECT DISTINCT sweep, attempt, cell_id, 'paths' FROM barriers
-        ANTI JOIN paths USING (sweep, cell_id, path_id, eval_task)
+        ANTI JOIN paths USING (sweep, cell_id, path_id, curve, control, eval_task)
     """,
 }
 
@@ -143,6 +144,25 @@ def verify_cells(
         for sweep, attempt, cell, rows in database.sql(sql).fetchall():
             path = _path(base, listing, table, sweep, attempt)
             findings.append(Finding(False, path, (cell,), f"{rows} visible rows share their keys"))
+    return findings
+
+
+def verify_weights(
+    filesystem: fs.FileSystem, base: str, database: "duckdb.DuckDBPyConnection"
+) -> list[Finding]:
+    """Which kept minima are not what their rows say, and which files belong to no row."""
+    findings = []
+    sql = "SELECT uri, sha256, list(DISTINCT cell_id ORDER BY cell_id) FROM minima GROUP BY ALL"
+    files = database.sql(sql).fetchall()
+    for where, sha256, cells in files:
+        try:
+            weights.read(filesystem, base, where, sha256)
+        except UserError as problem:
+            findings.append(Finding(False, f"{base}/{where}", tuple(cells), str(problem)))
+    loose = weights.listed(filesystem, base).keys() - {where for where, *_ in files}
+    for folder, count in sorted(Counter(where.rsplit("/", 1)[0] for where in loose).items()):
+        note = f"{count} file(s) of minima that no row names; delete them when no sweep is running"
+        findings.append(Finding(True, f"{base}/{folder}", (), note))
     return findings
 
 

@@ -37,8 +37,10 @@ class Cell:
     place: Place
     hyperparameters: SGD
     seed: int
-    purpose: Literal["search", "confirm", "nightly"]
+    purpose: Literal["search", "confirm", "control", "nightly"]
     path_points: int = 0
+    keep_minima: tuple[int, ...] = ()
+    """The tasks after which the weights of all minima are kept."""
     night: str | None = None
     """A nightly cell's UTC date: what ran on another night is another cell, and is run again."""
     version: str | None = None
@@ -55,9 +57,11 @@ class Cell:
 
         Not in it: device, stack and batching of seeds. A hyperparameter marked `later` (added after
         cells had been stored) is left out while it has its default, the old behaviour, so that old
-        ids stay. So are night and version, which only nightly cells have.
+        ids stay. So are kept minima where there are none, and night and version, which only nightly
+        cells have.
         """
         nightly = {"night": self.night, "version": self.version} if self.night else {}
+        kept = {"keep_minima": list(self.keep_minima)} if self.keep_minima else {}
         return {
             "method": self.method,
             **asdict(self.place),
@@ -67,6 +71,7 @@ class Cell:
             "purpose": self.purpose,
             "seed": self.seed,
             "split": self.split,
+            **kept,
             **nightly,
         }
 

@@ -60,7 +60,7 @@ class Pinned:
 
 def configuration(specification: Mapping[str, Any]) -> str:
     """What the seeds of one configuration share, measured with paths or not, as canonical JSON."""
-    own = ("seed", "purpose", "night", "version", "path_points")
+    own = ("seed", "purpose", "night", "version", "path_points", "keep_minima")
     shared = {name: value for name, value in specification.items() if name not in own}
     return json.dumps(shared, sort_keys=True, separators=(",", ":"))
 

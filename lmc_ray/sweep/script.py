@@ -21,6 +21,7 @@ from lmc_ray.models import build
 from lmc_ray.store import Store, check_sweep_name
 from lmc_ray.sweep.cells import Place
 from lmc_ray.sweep.cluster import Resources, connect
+from lmc_ray.sweep.keeping import room, tasks_to_keep
 from lmc_ray.sweep.runner import Machine, run_sweep, sweep_name
 from lmc_ray.sweep.space import Range, parse
 from lmc_ray.sweep.study import Protocol, Study, StudyRun, check_methods
@@ -43,7 +44,13 @@ class _Wishes:
     pareto: bool
 
 
-def main(studies: Sequence[Study], *, trials: int = 20, seeds: int = 5) -> None:
+def main(
+    studies: Sequence[Study],
+    *,
+    trials: int = 20,
+    seeds: int = 5,
+    keep_minima: str | None = None,
+) -> None:
     """Run a sweep script: parse its options, run the studies, print the tables.
 
     The script's docstring is its help. Exit status: 0 done, 2 a mistake of the user's (one line on
@@ -53,10 +60,11 @@ def main(studies: Sequence[Study], *, trials: int = 20, seeds: int = 5) -> None:
         studies: what to search and confirm, one a method.
         trials: default of --trials.
         seeds: default of --seeds.
+        keep_minima: default of --keep-minima.
     """
     caller = inspect.stack()[1].frame.f_globals
     script, text = Path(caller["__file__"]).stem, caller["__doc__"]
-    default_trials, default_seeds = trials, seeds
+    default_trials, default_seeds, default_keep = trials, seeds, keep_minima
 
     def command(
         name: Annotated[
@@ -103,6 +111,13 @@ def main(studies: Sequence[Study], *, trials: int = 20, seeds: int = 5) -> None:
         angle: Annotated[
             float | None, typer.Option(help="Degrees from task to task (rotated).")
         ] = None,
+        keep_minima: Annotated[
+            str | None,
+            typer.Option(
+                metavar="last|1,2,5|all",
+                help="Keep the confirmed seeds' weights after these tasks.",
+            ),
+        ] = default_keep,
         max_concurrent: Annotated[
             int | None, typer.Option(help="Trials at a time; default: all that fit.")
         ] = None,
@@ -138,6 +153,7 @@ def main(studies: Sequence[Study], *, trials: int = 20, seeds: int = 5) -> None:
             rerank=0 if smoke else 5,
             pareto=pareto is not None,
             asynchronous=asynchronous,
+            keep_minima=tasks_to_keep(keep_minima, place.tasks),
         )
         sweep = name
         if sweep is None:
@@ -159,6 +175,9 @@ def main(studies: Sequence[Study], *, trials: int = 20, seeds: int = 5) -> None:
         runs = [StudyRun(study, protocol, stack) for study in chosen]
         console = Console(highlight=False)
         console.out(f"sweep {sweep} on {place.benchmark}: {_intent(runs)}")
+        if protocol.keep_minima:
+            number, size = room(runs, opened)
+            console.out(f"minima to keep: {number}, {size / 1e6:,.0f} MB below {results}")
         workplace = Workplace(
             sweep=sweep,
             results=results if "://" in results else str(Path(results).resolve()),

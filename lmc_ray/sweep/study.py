@@ -34,6 +34,8 @@ class Study:
     """True: --preset, and a --set that does not name the method, leave this study alone."""
     trials: int | None = None
     """Search trials at most; None: as many as the sweep's --trials."""
+    control: bool = False
+    """True: its seeds are there to be measured against, and are no results of the method."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,8 @@ class Protocol:
     """How many of the best trials are ranked again on further seeds; below 2: none."""
     rerank_seeds: int = 3
     path_points: int = 21
+    keep_minima: tuple[int, ...] = ()
+    """The tasks after which confirmed cells keep the weights of their minima."""
     sweep_seed: int = 0
     pareto: bool = False
     asynchronous: bool = False
@@ -127,6 +131,11 @@ class StudyRun:
         done = [p.trial for p in self.proposals if p.trial and p.trial.state == "complete"]
         return max((trial.values[0] for trial in done), default=None)
 
+    @property
+    def path_points(self) -> int:
+        """Points on the paths of confirmed cells; multitask's are measured in the trios."""
+        return 0 if self.study.method == "multitask" else self.protocol.path_points
+
     def next(self) -> Block | None:
         """A block to run now; None if the study waits for outcomes or is done."""
         if self.stage == "search":
@@ -168,6 +177,11 @@ class StudyRun:
                 return f"{name} {stored} is out of its range now"
             if name not in self.space and stored != value:
                 return f"{name} was {stored}, is {value} now"
+        kept = tuple(specification.get("keep_minima", ()))
+        if specification["purpose"] == self._purpose and kept != self.protocol.keep_minima:
+            return (
+                f"it kept {_minima_of(kept)}, it is to keep {_minima_of(self.protocol.keep_minima)}"
+            )
         return None
 
     @cached_property
@@ -303,16 +317,24 @@ class StudyRun:
         cells = tuple(self._cell(values, seed, trial is not None) for seed in seeds)
         return Block(study=self.study.method, trial=trial, cells=cells, prune_below=limits)
 
+    @property
+    def _purpose(self) -> Literal["confirm", "control"]:
+        return "control" if self.study.control else "confirm"
+
     def _cell(self, values: Any, seed: int, search: bool) -> Cell:
-        paths = 0 if search or self.study.method == "multitask" else self.protocol.path_points
         return Cell(
             method=self.study.method,
             place=self.protocol.place,
             hyperparameters=values,
             seed=seed,
-            purpose="search" if search else "confirm",
-            path_points=paths,
+            purpose="search" if search else self._purpose,
+            path_points=0 if search else self.path_points,
+            keep_minima=() if search else self.protocol.keep_minima,
         )
+
+
+def _minima_of(tasks: Sequence[int]) -> str:
+    return f"minima of tasks {','.join(map(str, tasks))}" if tasks else "no minima"
 
 
 def _as_pruned(ended: list[Outcome], limits: Sequence[float | None]) -> list[Outcome]:

@@ -17,8 +17,10 @@ from lmc_ray.errors import UserError
 from lmc_ray.learners import METHODS, Setting
 from lmc_ray.metrics import accuracy_curve
 from lmc_ray.models import build
-from lmc_ray.store import Store
+from lmc_ray.models.weights import to_bytes
+from lmc_ray.store import Store, weights
 from lmc_ray.store.files import one_line
+from lmc_ray.store.parquet import digest
 from lmc_ray.store.presence import check_flag
 from lmc_ray.sweep.backoff import DEFAULT_PATIENCE, Backoff
 from lmc_ray.sweep.cells import PROTOCOL, Block, Cell, Outcome, Place, outcome
@@ -79,6 +81,8 @@ class StackTrainable(tune.Trainable):
         self.resumed: int | None = None
         self.backoff = Backoff(self.workplace.patience)
         self.rows: dict[str, list[Any]] = {}
+        self.weights: dict[str, bytes] = {}
+        """Files of weights to be written, by their place in the root."""
         self.attempt = uuid.uuid4().hex
         torch.set_num_threads(self.workplace.threads)
         place = self.block.cells[0].place
@@ -100,16 +104,33 @@ class StackTrainable(tune.Trainable):
             training.prune()
         if training.finished:
             self.rows = block_rows(self.block, training, self.started_at)
+            self.rows["minima"], self.weights = self._minima()
         else:
             state = {"training": training.state(), "started_at": self.started_at}
             with suppress(OSError):  # a block without a checkpoint starts anew, no more
                 self.checkpoints.save(self.block, state)
+
+    def _minima(self) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
+        """The rows of `minima` of a block that has ended, and the files that they name."""
+        rows, files = [], {}
+        for cell, record in zip(self.block.cells, self.training.records, strict=True):
+            for (minimum, task), theta in self.training.minima(record).items():
+                name = f"{cell.id}-{minimum}-{task}"
+                where = weights.uri(self.workplace.sweep, self.attempt, name)
+                about = {"cell_id": cell.id, "minimum": minimum, "task": str(task)}
+                data = files[where] = to_bytes(self.training.setting.network, theta, about)
+                written = {"uri": where, "sha256": digest(data), "bytes": len(data)}
+                own = {"cell_id": cell.id, "seed": cell.seed}
+                rows.append(own | {"minimum": minimum, "task": task} | written)
+        return rows, files
 
     def _commit(self) -> dict[str, Any]:
         """Try to make the rows visible; what the driver is told of it."""
         store = Store(self.workplace.results)
         try:
             check_flag(store.root)
+            for where, data in self.weights.items():
+                store.write_weights(where, data)
             store.commit(self.workplace.sweep, self.attempt, self.rows)
             check_flag(store.root)  # else it went somewhere that nobody will look at
         except OSError as problem:
@@ -166,7 +187,9 @@ def training_of(block: Block, benchmark: Benchmark) -> Training:
         device=device,
         dtype=getattr(torch, cell.place.dtype),
     )
-    measurement = Measurement(cell.split, cell.place.evaluation_group, cell.path_points)
+    measurement = Measurement(
+        cell.split, cell.place.evaluation_group, cell.path_points, cell.keep_minima
+    )
     hyperparameters = [each.hyperparameters for each in block.cells]
     seeds = [each.seed for each in block.cells]
     return Training(setting, cell.method, hyperparameters, seeds, measurement)
@@ -209,6 +232,7 @@ def _run(block: Block, cell: Cell, training: Training, record: Record) -> dict[s
         **asdict(cell.hyperparameters),
         "split": cell.split,
         "path_points": cell.path_points,
+        "keep_minima": list(cell.keep_minima) or None,
         "protocol": PROTOCOL,
         "config": cell.config,
         **(asdict(summary) if summary else {}),

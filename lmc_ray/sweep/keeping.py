@@ -1,0 +1,49 @@
+"""Which minima a sweep keeps, and how much room they take."""
+
+import re
+from collections.abc import Sequence
+
+import torch
+
+from lmc_ray.benchmarks import Benchmark
+from lmc_ray.errors import UserError
+from lmc_ray.learners import Setting, hyperparameters
+from lmc_ray.models import build
+from lmc_ray.sweep.study import StudyRun
+from lmc_ray.training import Measurement, Training
+
+
+def tasks_to_keep(text: str | None, tasks: int) -> tuple[int, ...]:
+    """The tasks that `last`, `all` or `1,2,5` stand for; None keeps nothing.
+
+    Raises:
+        UserError: it is none of these, or the benchmark has fewer tasks.
+    """
+    if text is None:
+        return ()
+    if text == "all":
+        return tuple(range(1, tasks + 1))
+    if text == "last":
+        return (tasks,)
+    if not re.fullmatch(r"\d+(,\d+)*", text):
+        raise UserError(f"--keep-minima {text}: write last, all, or tasks as in 1,2,5")
+    chosen = tuple(sorted({int(task) for task in text.split(",")}))
+    if wrong := [task for task in chosen if not 1 <= task <= tasks]:
+        raise UserError(f"--keep-minima {text}: there is no task {wrong[0]}, only 1 to {tasks}")
+    return chosen
+
+
+def room(studies: Sequence[StudyRun], benchmark: Benchmark) -> tuple[int, int]:
+    """How many minima the confirmed seeds keep (of one configuration a study), and their bytes."""
+    place, keep = studies[0].protocol.place, studies[0].protocol.keep_minima
+    network = build(place.network, benchmark.image_shape, benchmark.classes)
+    dtype = getattr(torch, place.dtype)
+    setting = Setting(benchmark, network, "full", torch.device("cpu"), dtype)
+    number = 0
+    for study in studies:
+        method, paths = study.study.method, study.path_points
+        measurement = Measurement("test", place.evaluation_group, paths, keep)
+        values = hyperparameters(method, study.fixed)
+        learner = Training(setting, method, [values], [0], measurement).learner
+        number += study.protocol.seeds * sum(len(learner.minima(task)) for task in keep)
+    return number, number * network.layout.size * dtype.itemsize
