@@ -63,11 +63,7 @@ _CELL = (
 )
 
 _IDENTITY = (
-    _column(
-        "purpose",
-        TEXT,
-        "search, confirm, control (trained to be measured against), nightly or analysis",
-    ),
+    _column("purpose", TEXT, "search, confirm, control (to measure against), nightly or analysis"),
     _column("analysis", TEXT, "what an analysis measured: paths, plane, spectrum or similarity"),
     _column("status", TEXT, "finished, diverged (the loss became NaN or infinite) or pruned"),
     _column("tasks_completed", INT),

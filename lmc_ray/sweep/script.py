@@ -26,6 +26,7 @@ from lmc_ray.sweep.runner import Machine, run_sweep, sweep_name
 from lmc_ray.sweep.space import Range, parse
 from lmc_ray.sweep.study import Protocol, Study, StudyRun, check_methods
 from lmc_ray.sweep.trainable import Workplace
+from lmc_ray.sweep.tuned import tuned
 from lmc_ray.tables import accuracy_sheets, render
 
 DEFAULT_BENCHMARK = "rotated-digits"
@@ -42,6 +43,7 @@ class _Wishes:
     settings: dict[str, Any]
     preset: str | None
     pareto: bool
+    confirm_only: bool
 
 
 def main(
@@ -130,6 +132,10 @@ def main(
         replicas: Annotated[
             int | None, typer.Option(help="Confirmation seeds a stack; default 2, on GPUs 32.")
         ] = None,
+        confirm_only: Annotated[
+            bool,
+            typer.Option("--confirm-only", help="No search: the tuned configurations that ship."),
+        ] = False,
         asynchronous: Annotated[
             bool, typer.Option("--async", help="Propose from all that is known; not repeatable.")
         ] = False,
@@ -142,7 +148,7 @@ def main(
         if pareto not in (None, "accuracy,memory"):
             raise UserError(f"--pareto {pareto}: write --pareto accuracy,memory")
         given = dict(parse(setting) for setting in settings or [])
-        wishes = _Wishes(benchmark, data, given, preset, pareto is not None)
+        wishes = _Wishes(benchmark, data, given, preset, pareto is not None, confirm_only)
         chosen = _only(_adjusted(studies, wishes), method)
         place, opened = open_place(benchmark, 2 if smoke else tasks, data, angle, network)
         protocol = Protocol(
@@ -177,7 +183,7 @@ def main(
         console.out(f"sweep {sweep} on {place.benchmark}: {_intent(runs)}")
         if protocol.keep_minima:
             number, size = room(runs, opened)
-            console.out(f"minima to keep: {number}, {size / 1e6:,.0f} MB below {results}")
+            console.out(f"minima to keep: at most {number}, {size / 1e6:,.1f} MB below {results}")
         workplace = Workplace(
             sweep=sweep,
             results=results if "://" in results else str(Path(results).resolve()),
@@ -225,9 +231,9 @@ def _adjusted(studies: Sequence[Study], wishes: _Wishes) -> list[Study]:
             raise unknown("study", method, fields)
         if name not in (fields[method] if dot else known):
             raise unknown("hyperparameter", name, fields[method] if dot else known)
-    adjusted = []
-    for study in studies:
-        space: dict[str, Any] = {"epochs": epochs, **study.space}
+    adjusted: list[Study] = []
+    for study in sorted(studies, key=lambda study: study.control is not None):
+        space: dict[str, Any] = {"epochs": epochs, **_space(study, wishes, adjusted)}
         if not study.pinned:
             if wishes.preset and study.method == "mcsgd":
                 given = wishes.settings
@@ -246,7 +252,29 @@ def _adjusted(studies: Sequence[Study], wishes: _Wishes) -> list[Study]:
             if name.startswith(f"{study.method}.")
         }
         adjusted.append(replace(study, space=space))
-    return adjusted
+    return sorted(adjusted, key=lambda each: list(fields).index(each.method))
+
+
+def _space(study: Study, wishes: _Wishes, others: Sequence[Study]) -> dict[str, Any]:
+    """A study's space before the command line's settings.
+
+    Raises:
+        UserError: --confirm-only where the package ships no configuration.
+    """
+    if study.control is not None:
+        like = next(other for other in others if other.method == study.control)
+        own = METHODS[study.method].hyperparameters.__dataclass_fields__
+        return {name: value for name, value in like.space.items() if name in own} | {**study.space}
+    if (study.tuned or wishes.confirm_only) and not study.pinned:
+        found = tuned(wishes.benchmark, study.method)
+        if found is not None:
+            return found
+        if wishes.confirm_only:
+            raise UserError(
+                f"no tuned configuration of {study.method} on {wishes.benchmark} ships with"
+                " lmc-ray: leave --confirm-only out, or choose with --method"
+            )
+    return dict(study.space)
 
 
 def from_anywhere(benchmark: str) -> str:

@@ -34,8 +34,11 @@ class Study:
     """True: --preset, and a --set that does not name the method, leave this study alone."""
     trials: int | None = None
     """Search trials at most; None: as many as the sweep's --trials."""
-    control: bool = False
-    """True: its seeds are there to be measured against, and are no results of the method."""
+    tuned: bool = False
+    """True: where the package ships a tuned configuration for the benchmark, that is the space."""
+    control: str | None = None
+    """The method whose settings it shares, but for its own space: its seeds are there to be
+    measured against that method's, and are no results of their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -319,7 +322,7 @@ class StudyRun:
 
     @property
     def _purpose(self) -> Literal["confirm", "control"]:
-        return "control" if self.study.control else "confirm"
+        return "confirm" if self.study.control is None else "control"
 
     def _cell(self, values: Any, seed: int, search: bool) -> Cell:
         return Cell(
@@ -369,3 +372,10 @@ def check_methods(studies: Sequence[Study]) -> None:
             raise unknown("method", method, METHODS)
         if methods.count(method) > 1:
             raise UserError(f"two studies of {METHODS[method].title}: a sweep has one a method")
+    for study in studies:
+        if study.control is not None:
+            like = {each.method: each for each in studies}.get(study.control)
+            if like is None or like.control is not None:
+                raise UserError(
+                    f"{study.method} is a control of {study.control}: give that a study"
+                )
