@@ -8,7 +8,7 @@ from typing import Any
 
 @cache
 def _all() -> dict[str, dict[str, dict[str, Any]]]:
-    return tomllib.loads(files(__package__).joinpath("tuned.toml").read_text())
+    return tomllib.loads(files("lmc_ray.sweep").joinpath("tuned.toml").read_text())
 
 
 def tuned(benchmark: str, method: str) -> dict[str, Any] | None:
