@@ -82,6 +82,7 @@ class Recorder:
         self.network = network
         self.name, self.layout, self.hidden = network.name, network.layout, network.hidden
         self.multiply_adds = network.multiply_adds
+        self.layers, self.symmetries = network.layers, network.symmetries
         self.calls: list[Call] = []
 
     def initial(self, generator: Generator) -> Tensor:
@@ -91,6 +92,10 @@ class Recorder:
     def logits(self, theta: Tensor, images: Tensor) -> Tensor:
         """As the network's."""
         return self.network.logits(theta, images)
+
+    def features(self, theta: Tensor, images: Tensor) -> dict[str, Tensor]:
+        """As the network's."""
+        return self.network.features(theta, images)
 
     def loss_and_gradient(
         self,

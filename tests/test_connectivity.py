@@ -31,8 +31,8 @@ from lmc_ray.randomness import stream
 class Constant:
     """Logits that are the parameters themselves, whatever the image; remembers what it was."""
 
-    name, hidden, multiply_adds = "constant", (), (0,)
-    layout = Layout({"logits": (2,)})
+    name, hidden, multiply_adds, layers = "constant", (), (0,), ("logits",)
+    layout, symmetries = Layout({"logits": (2,)}), ()
 
     def __init__(self) -> None:
         self.asked: list[Tensor] = []
@@ -43,6 +43,9 @@ class Constant:
     def logits(self, theta: Tensor, images: Tensor) -> Tensor:
         self.asked.append(theta.clone())
         return theta[:, None].expand(-1, images.shape[1], -1)
+
+    def features(self, theta: Tensor, images: Tensor) -> dict[str, Tensor]:
+        return {"logits": self.logits(theta, images)}
 
     def loss_and_gradient(
         self,

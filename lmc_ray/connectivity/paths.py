@@ -1,5 +1,6 @@
 """Linear paths between minima: w(α) = (1-α)·w_A + α·w_B (Mirzadeh et al. 2021, equation 2)."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -74,13 +75,30 @@ def linear_path(
 ) -> Curve:
     """Measure the line from `start` to `end` at `points` equidistant α; see `evaluate`."""
     alphas = torch.linspace(0, 1, points, dtype=torch.float64)
-    curves = []
-    for a, b in zip(start, end, strict=True):
-        line = torch.lerp(a, b, alphas.to(start)[:, None])
+
+    def line(a: Tensor, b: Tensor) -> Tensor:
+        weights = torch.lerp(a, b, alphas.to(a)[:, None])
         # The ends exactly as trained: lerp may be off by a rounding error at α = 1.
-        line[-1] = b
-        curves.append(torch.stack(evaluate(network, line, examples, allowed, group)))
-    accuracy, loss = torch.stack(curves, dim=1).cpu()
+        weights[-1] = b
+        return weights
+
+    lines = (line(a, b) for a, b in zip(start, end, strict=True))
+    return measure(network, alphas, lines, examples, allowed, group)
+
+
+def measure(
+    network: Network,
+    alphas: Float[Tensor, " points"],
+    curves: Iterable[Float[Tensor, "points parameters"]],
+    examples: Examples,
+    allowed: Bool[Tensor, "1 1 classes"] | None,
+    group: int,
+) -> Curve:
+    """Measure each replica's curve, given by its weights at all α, one after the other."""
+    measured = [
+        torch.stack(evaluate(network, weights, examples, allowed, group)) for weights in curves
+    ]
+    accuracy, loss = torch.stack(measured, dim=1).cpu()
     return Curve(alphas, accuracy, loss)
 
 

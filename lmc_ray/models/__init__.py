@@ -6,8 +6,9 @@ from lmc_ray.errors import UserError
 from lmc_ray.models.mlp import MLP
 from lmc_ray.models.network import Factors, Network
 from lmc_ray.models.resnet import ResNet18
+from lmc_ray.models.symmetry import Symmetry
 
-__all__ = ["MLP", "Factors", "Network", "ResNet18", "build"]
+__all__ = ["MLP", "Factors", "Network", "ResNet18", "Symmetry", "build"]
 
 
 def build(name: str, image_shape: tuple[int, ...], classes: int) -> Network:

@@ -14,6 +14,7 @@ from torch.nn.functional import log_softmax
 
 from lmc_ray.models.layout import Layout
 from lmc_ray.models.network import Factors
+from lmc_ray.models.symmetry import Symmetry
 
 
 class MLP:
@@ -24,11 +25,16 @@ class MLP:
         self.hidden = hidden
         self.widths = (prod(image_shape), *hidden, classes)
         self.depth = len(hidden) + 1
+        self.layers = tuple(map(str, range(self.depth)))
         shapes: dict[str, tuple[int, ...]] = {}
         for layer, (fan_in, fan_out) in enumerate(zip(self.widths, self.widths[1:], strict=False)):
             shapes[f"{layer}.weight"] = (fan_out, fan_in)
             shapes[f"{layer}.bias"] = (fan_out,)
         self.layout = Layout(shapes)
+        self.symmetries = tuple(
+            Symmetry(width, ((f"{i}.weight", 0), (f"{i}.bias", 0), (f"{i + 1}.weight", 1)))
+            for i, width in enumerate(hidden)
+        )
         pairs = zip(self.widths, self.widths[1:], strict=False)
         self.multiply_adds = tuple(fan_in * fan_out for fan_in, fan_out in pairs)
 
@@ -49,6 +55,15 @@ class MLP:
     ) -> Float[Tensor, "replicas batch classes"]:
         """See `Network.logits`."""
         return self._activations(theta, images, None)[-1]
+
+    def features(
+        self,
+        theta: Float[Tensor, "replicas parameters"],
+        images: Float[Tensor, "replicas batch *image"],
+    ) -> dict[str, Float[Tensor, "replicas batch _units"]]:
+        """See `Network.features`."""
+        _, *outputs = self._activations(theta, images, None)
+        return dict(zip(self.layers, outputs, strict=True))
 
     def loss_and_gradient(
         self,

@@ -6,6 +6,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Generator, Tensor
 
 from lmc_ray.models.layout import Layout
+from lmc_ray.models.symmetry import Symmetry
 
 Factors = Float[Tensor, "replicas batch units"]
 """Factors of inverted dropout for all hidden layers side by side: 0 or 1/(1 - p)."""
@@ -23,6 +24,11 @@ class Network(Protocol):
     """Of one example's forward pass, layer by layer, the first one first; for counting FLOPs."""
     hidden: tuple[int, ...]
     """Units of each layer that dropout acts on; empty for a network without dropout."""
+    layers: tuple[str, ...]
+    """In the order of the forward pass; a parameter's name is its layer's, or starts with `layer.`.
+    """
+    symmetries: tuple[Symmetry, ...]
+    """Every axis of hidden units is in one of them; permutations of different ones commute."""
 
     def initial(self, generator: Generator) -> Float[Tensor, " parameters"]:
         """w_0 of one replica in float64, PyTorch's default initialisation."""
@@ -34,6 +40,14 @@ class Network(Protocol):
         images: Float[Tensor, "replicas batch *image"],
     ) -> Float[Tensor, "replicas batch classes"]:
         """Evaluation mode: no dropout; batch normalisation, if any, by this batch's statistics."""
+        ...
+
+    def features(
+        self,
+        theta: Float[Tensor, "replicas parameters"],
+        images: Float[Tensor, "replicas batch *image"],
+    ) -> dict[str, Float[Tensor, "replicas batch _units"]]:
+        """What each of `layers` hands on in evaluation mode: after its ReLU; logits of the last."""
         ...
 
     def loss_and_gradient(

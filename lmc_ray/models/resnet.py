@@ -1,5 +1,7 @@
 """A stack of reduced ResNet-18s: a third of the usual width, normalised by the batch alone."""
 
+from collections import deque
+from collections.abc import Iterator
 from math import prod, sqrt
 
 import torch
@@ -9,6 +11,7 @@ from torch.nn.functional import conv2d, cross_entropy
 
 from lmc_ray.models.layout import Layout
 from lmc_ray.models.network import Factors
+from lmc_ray.models.symmetry import Symmetry
 
 STRIDES = (1, 2, 2, 2)
 BLOCKS = 2
@@ -28,6 +31,7 @@ class ResNet18:
     def __init__(self, image_shape: tuple[int, ...], width: int, classes: int) -> None:
         self.name = f"resnet18-{width}"
         self.width = width
+        self.layers = ("stem", *(f"{stage}.{block}" for stage, block, _ in _blocks()), "head")
         shapes: dict[str, tuple[int, ...]] = {"stem": (width, image_shape[0], 3, 3)}
         shapes |= _norm("stem", width)
         before = width
@@ -44,6 +48,7 @@ class ResNet18:
         shapes["head.weight"] = (classes, before)
         shapes["head.bias"] = (classes,)
         self.layout = Layout(shapes)
+        self.symmetries = _symmetries(shapes)
         pixels = image_shape[1] * image_shape[2]
         self.multiply_adds = tuple(
             prod(shape) * (1 if name == "head.weight" else pixels // 4 ** _stage(name))
@@ -73,6 +78,19 @@ class ResNet18:
     ) -> Float[Tensor, "replicas batch classes"]:
         """See `Network.logits`."""
         return self._forward(self.layout.views(theta), images)
+
+    def features(
+        self,
+        theta: Float[Tensor, "replicas parameters"],
+        images: Float[Tensor, "replicas batch *image"],
+    ) -> dict[str, Float[Tensor, "replicas batch _units"]]:
+        """See `Network.features`; channels and pixels side by side."""
+        alone = [
+            [x.flatten(1) for x in self._outputs(self.layout.views(one), x)]
+            for one, x in zip(theta.split(1), images.split(1), strict=True)
+        ]
+        each = [torch.stack(outputs) for outputs in zip(*alone, strict=True)]
+        return dict(zip(self.layers, each, strict=True))
 
     def loss_and_gradient(
         self,
@@ -145,7 +163,14 @@ class ResNet18:
     def _grouped(
         self, weights: dict[str, Tensor], images: Float[Tensor, "replicas batch *image"]
     ) -> Float[Tensor, "replicas batch classes"]:
-        """All replicas at once, each a group of channels in [batch, replicas·channels, …]."""
+        """All replicas at once."""
+        (last,) = deque(self._outputs(weights, images), maxlen=1)  # the others need not be kept
+        return last.unflatten(1, (len(images), -1)).transpose(0, 1)
+
+    def _outputs(
+        self, weights: dict[str, Tensor], images: Float[Tensor, "replicas batch *image"]
+    ) -> Iterator[Float[Tensor, "batch channels *pixels"]]:
+        """What each layer hands on; replicas are groups of channels, replicas·channels in all."""
         replicas = len(images)
 
         def conv(x: Tensor, name: str, stride: int = 1) -> Tensor:
@@ -163,18 +188,50 @@ class ResNet18:
 
         x = images.transpose(0, 1).flatten(1, 2)
         x = norm(conv(x, "stem"), "stem").relu()
+        yield x
         for stage, block, stride in _blocks():
             name = f"{stage}.{block}"
             y = norm(conv(x, f"{name}.a", stride), f"{name}.a").relu()
             y = norm(conv(y, f"{name}.b"), f"{name}.b")
             shortcut = f"{name}.shortcut"
             x = (y + (norm(conv(x, shortcut, stride)) if shortcut in weights else x)).relu()
-        features = x.mean(dim=(2, 3)).unflatten(1, (replicas, -1)).transpose(0, 1)
-        return torch.baddbmm(weights["head.bias"][:, None], features, weights["head.weight"].mT)
+            yield x
+        means = x.mean(dim=(2, 3)).unflatten(1, (replicas, -1)).transpose(0, 1)
+        logits = torch.baddbmm(weights["head.bias"][:, None], means, weights["head.weight"].mT)
+        yield logits.transpose(0, 1).flatten(1)
 
 
 def _norm(name: str, width: int) -> dict[str, tuple[int, ...]]:
     return {f"{name}.scale": (width,), f"{name}.shift": (width,)}
+
+
+def _symmetries(shapes: dict[str, tuple[int, ...]]) -> tuple[Symmetry, ...]:
+    """The residual stream of each stage, which all that adds to it shares, and each block's inside.
+
+    A stage's blocks write to its stream; they read it, but for the first, which reads the stage
+    before. So does the head, as a stage after the last would.
+    """
+
+    def written(name: str) -> list[tuple[str, int]]:
+        return [(name, 0), (f"{name}.scale", 0), (f"{name}.shift", 0)]
+
+    streams = [written("stem"), *([] for _ in STRIDES[1:])]
+    insides: list[list[tuple[str, int]]] = []
+    for stage, block, _ in _blocks():
+        name = f"{stage}.{block}"
+        before = stage - 1 if block == 0 and stage > 0 else stage
+        streams[before].append((f"{name}.a", 1))
+        insides.append([*written(f"{name}.a"), (f"{name}.b", 1)])
+        streams[stage] += written(f"{name}.b")
+        if f"{name}.shortcut" in shapes:
+            streams[before].append((f"{name}.shortcut", 1))
+            streams[stage].append((f"{name}.shortcut", 0))
+    streams[-1].append(("head.weight", 1))
+    return tuple(
+        Symmetry(shapes[name][axis], tuple(axes))
+        for axes in (*streams, *insides)
+        for name, axis in axes[:1]
+    )
 
 
 def _stage(name: str) -> int:
