@@ -29,8 +29,8 @@ def few(place: Setting, count: int) -> Examples:
     return Examples(every.images[:count], every.labels[:count])
 
 
-def minimum(place: Setting, replicas: int) -> Tensor:
-    """Not a minimum at all, as no formula here asks for one: negative eigenvalues belong to it."""
+def somewhere(place: Setting, replicas: int) -> Tensor:
+    """Not at a minimum: no formula here asks for one, and there are negative eigenvalues too."""
     noise = torch.randn(
         replicas, place.network.layout.size, generator=stream(0, "noise"), dtype=torch.float64
     )
@@ -48,7 +48,7 @@ def normalised(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
 def written_out(family: str, name: str, count: int, group: int) -> tuple[Tensor, Tensor]:
     """θ and the Hessian at it, of the plain module's loss, by forward over reverse mode."""
     place = setting(family, name)
-    theta, examples, allowed = minimum(place, 1)[0], few(place, count), place.allowed(TASK)
+    theta, examples, allowed = somewhere(place, 1)[0], few(place, count), place.allowed(TASK)
     module = plain(name, place.benchmark.image_shape, place.benchmark.classes)
     for part in module.modules():
         if isinstance(part, nn.BatchNorm2d):
@@ -112,7 +112,7 @@ def test_products_are_those_of_the_written_out_hessian(small: tuple[str, str, in
 
 def test_groups_bound_memory_and_do_not_change_what_has_no_batch_normalisation() -> None:
     place = setting()
-    theta = minimum(place, 2)
+    theta = somewhere(place, 2)
     vectors = torch.randn(theta.shape, generator=stream(1, "v"), dtype=torch.float64)
     whole, parts = (
         hessian_vector_product(place.network, theta, vectors, few(place, 30), None, group)
@@ -124,7 +124,7 @@ def test_groups_bound_memory_and_do_not_change_what_has_no_batch_normalisation()
 @pytest.mark.parametrize("name", ["mlp-4-6", "resnet18-1"])
 def test_each_replica_has_its_own_weights_and_vector(name: str) -> None:
     place = setting("split", name)
-    theta, examples, allowed = minimum(place, 3), few(place, 8), place.allowed(TASK)
+    theta, examples, allowed = somewhere(place, 3), few(place, 8), place.allowed(TASK)
     vectors = torch.randn(theta.shape, generator=stream(1, "v"), dtype=torch.float64)
     product = partial(hessian_vector_product, place.network)
     every = product(theta, vectors, examples, allowed, 8)

@@ -1,1 +1,1 @@
-"""Measurements between minima: linear paths, rise and barriers."""
+"""Measurements between minima: paths and planes, curvature, similarity, alignment."""

@@ -79,12 +79,14 @@ def top_eigenpairs(
 ) -> Eigenpairs:
     """Lanczos' method for the `count` largest eigenpairs of each replica's symmetric map.
 
-    A replica's numbers do not depend on its neighbours: it stops by itself, though its products
-    go on until all have. It stops as soon as the estimated residuals of its `count` pairs are at
-    most tolerance·|λ_1|. One start vector sees one copy of a repeated eigenvalue until its Krylov
-    space is exhausted; Lanczos then goes on in a fresh direction, for `max_steps`, and finds
-    the others. So copies are certain only where `max_steps` reaches the number of parameters and
-    the tolerance is 0; for anything smaller an eigenvalue that repeats may be listed once.
+    A replica is done as soon as the estimated residuals of its `count` pairs are at most
+    tolerance·|λ_1|. Products go on until all are, but it keeps what it had: its numbers do not
+    depend on its neighbours.
+
+    From one start vector only one copy of a repeated eigenvalue can be seen, until the Krylov
+    space is exhausted; Lanczos then goes on in a fresh direction, for all `max_steps`, and finds
+    others. Every copy is certain to be found only if `max_steps` reaches the number of parameters
+    and the tolerance is 0.
 
     Args:
         product: the map; asked max_steps + count times at most.
@@ -114,8 +116,10 @@ def top_eigenpairs(
         now = tridiagonal[:, :m, :m]
         # Below this the rest is rounding, and its direction says nothing about the map.
         noise = 100 * torch.finfo(start.dtype).eps * now.abs().amax(dim=(1, 2))
-        broken |= (exhausted := beta <= noise)
+        exhausted = beta <= noise
         beta = beta.masked_fill(exhausted, 0)
+        # Estimates of 0 then mean that this Krylov space is done, not that nothing larger is left.
+        broken |= exhausted
         if m >= count:
             values, weights = torch.linalg.eigh(now)
             estimates = beta[:, None] * weights[:, -1, -count:].abs()

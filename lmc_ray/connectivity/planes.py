@@ -13,8 +13,8 @@ from lmc_ray.models import Network
 MARGIN = 0.2
 """Of the width and height of the anchors' bounding box, on each side of it."""
 
-_CHUNK = 32
-"""Points of a grid that are evaluated together."""
+_CHUNK = 16
+"""Points of a grid whose weights are in memory together."""
 
 
 @dataclass(frozen=True)
