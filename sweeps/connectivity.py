@@ -7,7 +7,7 @@ spectra and similarities between them. A new measurement of old minima trains no
 """
 
 try:
-    from lmc_ray.sweep import Study, main
+    from lmc_ray.sweep import Connectivity, Study, main
 except ModuleNotFoundError as missing:
     raise SystemExit(f"{missing}: install lmc-ray here (make sweep, or ray up)") from None
 
@@ -23,4 +23,4 @@ STUDIES = [
 ]
 
 if __name__ == "__main__":
-    main(STUDIES, seeds=5, keep_minima="all")
+    main(STUDIES, seeds=5, keep_minima="all", connectivity=Connectivity())

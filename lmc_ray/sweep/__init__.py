@@ -1,7 +1,8 @@
 """Sweeps: cells, search, trainables and the runner; the only place that knows Ray and Optuna."""
 
+from lmc_ray.sweep.analyses import Connectivity
 from lmc_ray.sweep.script import main
 from lmc_ray.sweep.space import Range
 from lmc_ray.sweep.study import Study
 
-__all__ = ["Range", "Study", "main"]
+__all__ = ["Connectivity", "Range", "Study", "main"]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from functools import cached_property
 from typing import Any, Literal
@@ -95,6 +96,13 @@ def _hyperparameters(values: SGD) -> dict[str, Any]:
             # An int where a float belongs (lr_decay=1) is the same number and must hash alike.
             kept[each.name] = float(value) if each.metadata.get("numeric") else value
     return kept
+
+
+def configuration(specification: Mapping[str, Any]) -> str:
+    """What the seeds of one configuration share, measured with paths or not, as canonical JSON."""
+    own = ("seed", "purpose", "night", "version", "path_points", "keep_minima")
+    shared = {name: value for name, value in specification.items() if name not in own}
+    return json.dumps(shared, sort_keys=True, separators=(",", ":"))
 
 
 @dataclass(frozen=True, kw_only=True)

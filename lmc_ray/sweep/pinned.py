@@ -2,7 +2,6 @@
 
 import json
 import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import fmean
@@ -12,7 +11,7 @@ from lmc_ray.benchmarks import Benchmark, defaults, load
 from lmc_ray.errors import UserError, unknown
 from lmc_ray.learners import METHODS, hyperparameters
 from lmc_ray.learners.hyperparameters import SGD
-from lmc_ray.sweep.cells import Cell, Place
+from lmc_ray.sweep.cells import Cell, Place, configuration
 from lmc_ray.sweep.script import from_anywhere, open_place
 from lmc_ray.tables.groups import Group, confirmed
 
@@ -56,13 +55,6 @@ class Pinned:
             purpose="nightly",
         )
         return configuration(cell.specification)
-
-
-def configuration(specification: Mapping[str, Any]) -> str:
-    """What the seeds of one configuration share, measured with paths or not, as canonical JSON."""
-    own = ("seed", "purpose", "night", "version", "path_points", "keep_minima")
-    shared = {name: value for name, value in specification.items() if name not in own}
-    return json.dumps(shared, sort_keys=True, separators=(",", ":"))
 
 
 def confirmed_best(

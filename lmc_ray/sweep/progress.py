@@ -14,8 +14,8 @@ PLAIN_EVERY = 10.0
 class Progress:
     """Trials done, the best so far, and the time left."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, unit: str = "trials") -> None:
+        self._console, self._unit = console, unit
         self._live = Live("", console=console, transient=True) if console.is_terminal else None
         self._start = self._printed = time.monotonic()
         self._ran = 0
@@ -58,7 +58,7 @@ class Progress:
             best: validation accuracy of the best trial so far, by method's title.
         """
         now = time.monotonic()
-        line = f"{done} of {total} trials"
+        line = f"{done} of {total} {self._unit}"
         line += "".join(f" · {title} {value:.1%}" for title, value in best.items())
         line += f" · {_clock(now - self._start)}"
         if self._ran and done < total:

@@ -19,6 +19,8 @@ from lmc_ray.learners import METHODS
 from lmc_ray.learners.presets import preset as preset_values
 from lmc_ray.models import build
 from lmc_ray.store import Store, check_sweep_name
+from lmc_ray.sweep.analyses import KINDS, SMOKE, Connectivity, kinds_of, plan
+from lmc_ray.sweep.analyst import run_analyses
 from lmc_ray.sweep.cells import Place
 from lmc_ray.sweep.cluster import Resources, connect
 from lmc_ray.sweep.keeping import room, tasks_to_keep
@@ -52,6 +54,7 @@ def main(
     trials: int = 20,
     seeds: int = 5,
     keep_minima: str | None = None,
+    connectivity: Connectivity | None = None,
 ) -> None:
     """Run a sweep script: parse its options, run the studies, print the tables.
 
@@ -63,10 +66,12 @@ def main(
         trials: default of --trials.
         seeds: default of --seeds.
         keep_minima: default of --keep-minima.
+        connectivity: how the kept minima are measured after the training; None: not at all.
     """
     caller = inspect.stack()[1].frame.f_globals
     script, text = Path(caller["__file__"]).stem, caller["__doc__"]
     default_trials, default_seeds, default_keep = trials, seeds, keep_minima
+    hide = connectivity is None
 
     def command(
         name: Annotated[
@@ -120,6 +125,18 @@ def main(
                 help="Keep the confirmed seeds' weights after these tasks.",
             ),
         ] = default_keep,
+        measure: Annotated[
+            list[str] | None,
+            typer.Option(help=f"Only this of {', '.join(KINDS)}; may be repeated.", hidden=hide),
+        ] = None,
+        path: Annotated[
+            list[str] | None,
+            typer.Option(
+                metavar="'sequential:1->multitask:5@1'",
+                help="One more path, measured on the tasks after the @ (or all).",
+                hidden=hide,
+            ),
+        ] = None,
         max_concurrent: Annotated[
             int | None, typer.Option(help="Trials at a time; default: all that fit.")
         ] = None,
@@ -173,6 +190,9 @@ def main(
             raise UserError(f"--max-concurrent must be at least 1, got {max_concurrent}")
         if gpus_per_trial is not None and not 0 <= gpus_per_trial < inf:
             raise UserError(f"--gpus-per-trial must be at least 0, got {gpus_per_trial:g}")
+        kinds = kinds_of(measure)
+        if connectivity is None and (measure or path):
+            raise UserError(f"{script} measures no kept minima: see sweeps/connectivity.py")
         store.check_writable()
 
         resources = connect()
@@ -191,6 +211,11 @@ def main(
             source=from_anywhere(benchmark),
         )
         whole = run_sweep(runs, opened, store, workplace, machine, resources, console)
+        if whole and connectivity is not None:
+            how = SMOKE if smoke else connectivity
+            with store.database(sweep) as database:
+                planned = plan(database, sweep, how, kinds, path or ())
+            whole = run_analyses(planned, store, workplace, machine, console)
         _report(console, store, sweep, results)
         for title in _unconfirmed(runs):
             print(

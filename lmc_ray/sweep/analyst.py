@@ -1,0 +1,208 @@
+"""Measuring kept minima: one Ray task an analysis, each committed exactly once, as cells are."""
+
+import socket
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import ray
+import torch
+from ray.exceptions import RayTaskError
+from rich.console import Console
+
+from lmc_ray.errors import UserError
+from lmc_ray.learners import Setting
+from lmc_ray.measuring import (
+    End,
+    Place,
+    path_rows,
+    plane_rows,
+    seed_rows,
+    similarity_rows,
+    spectrum_rows,
+)
+from lmc_ray.models import build
+from lmc_ray.models.weights import from_bytes
+from lmc_ray.store import Store
+from lmc_ray.store.files import one_line
+from lmc_ray.store.presence import check_flag
+from lmc_ray.sweep.analyses import Analysis, Plan, Weights
+from lmc_ray.sweep.backoff import Backoff
+from lmc_ray.sweep.cells import PROTOCOL
+from lmc_ray.sweep.events import tell
+from lmc_ray.sweep.progress import Progress
+from lmc_ray.sweep.runner import MAX_FAILURES, Machine
+from lmc_ray.sweep.trainable import Workplace, benchmark_at
+from lmc_ray.version import git_commit, version
+
+Rows = dict[str, list[dict[str, Any]]]
+
+
+def run_analyses(
+    plan: Plan, store: Store, workplace: Workplace, machine: Machine, console: Console
+) -> bool:
+    """Measure what the ledger lacks; False if interrupted (Ctrl-C). What is committed stays.
+
+    Raises:
+        UserError: a minimum is missing, was altered or is another network's, or the results root
+            could not be written for too long.
+    """
+    waiting = _missing(plan.analyses, store, workplace.sweep)
+    done = len(plan.analyses) - len(waiting)
+    remote: Any = ray.remote(
+        num_cpus=workplace.threads, num_gpus=machine.gpus_per_trial, max_retries=MAX_FAILURES
+    )(measure)
+    running: dict[Any, Analysis] = {}
+    with Progress(console, "measurements") as progress:
+        progress.show(done, len(plan.analyses), {})
+        try:
+            while waiting or running:
+                while waiting and len(running) < machine.max_concurrent:
+                    analysis = waiting.pop(0)
+                    files = [plan.weights[end] for end in analysis.ends]
+                    running[remote.remote(workplace, analysis, files)] = analysis
+                (ended, *_), _ = ray.wait(list(running), num_returns=1)
+                analysis = running.pop(ended)
+                _finish(ended, analysis)
+                done += 1
+                progress.ran()
+                progress.show(done, len(plan.analyses), {})
+        except KeyboardInterrupt:
+            return False
+        finally:
+            for left in running:
+                ray.cancel(left, force=True)
+    return True
+
+
+def measure(workplace: Workplace, analysis: Analysis, files: Sequence[Weights]) -> None:
+    """Measure one analysis and commit it; runs on a worker.
+
+    Raises:
+        UserError: as `run_analyses`.
+    """
+    started_at, begin = datetime.now(UTC), time.monotonic()
+    torch.set_num_threads(workplace.threads)
+    store = Store(workplace.results)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    place = analysis.place
+    benchmark = benchmark_at(workplace, place)
+    setting = Setting(
+        benchmark=benchmark,
+        network=build(place.network, benchmark.image_shape, benchmark.classes),
+        part="full",
+        device=device,
+        dtype=getattr(torch, place.dtype),
+    )
+    weights = [
+        _weights(store, setting, end, file).to(device)
+        for end, file in zip(analysis.ends, files, strict=True)
+    ]
+    tables = measured(analysis, Place(setting, "test", place.evaluation_group), weights)
+    own = {"cell_id": analysis.id, "seed": analysis.seed}
+    rows: Rows = {table: [own | row for row in each] for table, each in tables.items()}
+    run = {
+        "purpose": "analysis",
+        "analysis": analysis.kind,
+        "status": "finished",
+        "method": analysis.method,
+        **place.__dict__,
+        "split": "test",
+        "path_points": analysis.options["points"] if "paths" in tables else 0,
+        "protocol": PROTOCOL,
+        "config": analysis.config,
+        "wall_seconds": time.monotonic() - begin,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "host": socket.gethostname(),
+        "version": version(),
+        "git_commit": git_commit(),
+        "started_at": started_at,
+        "finished_at": datetime.now(UTC),
+    }
+    _commit(store, workplace, rows | {"runs": [own | run]})
+
+
+def measured(analysis: Analysis, place: Place, weights: Sequence[Any]) -> Rows:
+    """The rows of one analysis, by table."""
+    ends: Any = analysis.ends
+    options: Mapping[str, Any] = analysis.options
+    match analysis.kind:
+        case "path":
+            return path_rows(
+                place, ends, tuple(weights), analysis.control, analysis.eval_tasks, **options
+            )
+        case "seeds":
+            return seed_rows(place, ends, tuple(weights), analysis.eval_tasks, **options)
+        case "plane":
+            return plane_rows(place, ends, tuple(weights), analysis.eval_tasks, **options)
+        case "spectrum":
+            return spectrum_rows(place, ends, weights, **options)
+        case "similarity":
+            return similarity_rows(
+                place, ends, tuple(weights), analysis.control, analysis.eval_tasks, **options
+            )
+
+
+def _missing(analyses: Sequence[Analysis], store: Store, sweep: str) -> list[Analysis]:
+    """Those that the sweep lacks, after taking over what another sweep of the root has."""
+    found = store.find([each.id for each in analyses])
+    elsewhere = [cell for cell, row in found.items() if row["sweep"] != sweep]
+    here = store.committed(sweep)
+    if linked := {cell: {} for cell in elsewhere if cell not in here}:
+        store.reuse(sweep, uuid.uuid4().hex, linked)
+    return [each for each in analyses if each.id not in found]
+
+
+def _finish(ended: Any, analysis: Analysis) -> None:
+    """Look at how a task ended.
+
+    Raises:
+        UserError: what it says.
+        RayTaskError: a defect of ours.
+    """
+    try:
+        ray.get(ended)
+    except RayTaskError as problem:
+        if isinstance(problem.cause, UserError):
+            raise problem.cause from None
+        raise
+    tell("measured", f"{analysis.kind} {' '.join(map(str, analysis.ends))}: {analysis.id}")
+
+
+def _weights(store: Store, setting: Setting, end: End, file: Weights) -> torch.Tensor:
+    """One minimum's weights.
+
+    Raises:
+        UserError: they are missing, altered or another network's; says which cell's.
+    """
+    try:
+        return from_bytes(setting.network, store.read_weights(file.uri, file.sha256))
+    except UserError as problem:
+        raise UserError(
+            f"minimum {end} of cell {end.cell_id} (seed {end.seed}): {problem}; put a copy of it"
+            " back, or train it again: the same command with another --results"
+        ) from None
+
+
+def _commit(store: Store, workplace: Workplace, rows: Rows) -> None:
+    """Make the rows visible, in several tries if it must be.
+
+    Raises:
+        UserError: the results root could not be written for too long.
+    """
+    attempt, backoff = uuid.uuid4().hex, Backoff(workplace.patience)
+    while True:
+        try:
+            check_flag(store.root)
+            store.commit(workplace.sweep, attempt, rows)
+            check_flag(store.root)
+        except OSError as problem:
+            if not backoff.wait():
+                raise UserError(
+                    f"the results root {store.root} cannot be written ({one_line(problem)}): mend"
+                    f" that and run the same command again (--name {workplace.sweep}), it goes on"
+                ) from None
+        else:
+            return
