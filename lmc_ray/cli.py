@@ -127,10 +127,19 @@ def table(
 
     A sweep that still runs or was interrupted shows the seeds it has.
     """
-    from lmc_ray.tables import accuracy_sheets, barriers_sheets, pending, render
+    from lmc_ray.tables import (
+        accuracy_sheets,
+        barriers_sheets,
+        contrast_sheets,
+        pending,
+        render,
+    )
 
     with _open(root, sweep) as database:
-        sheets = (accuracy_sheets if what == "accuracy" else barriers_sheets)(database)
+        if what == "accuracy":
+            sheets = accuracy_sheets(database)
+        else:
+            sheets = barriers_sheets(database) + contrast_sheets(database)
         waiting = pending(database)
     if not sheets and not waiting:
         waiting = [f"no {what} to show: the confirmed cells have none"]
@@ -343,8 +352,9 @@ def _known(store: "Store", sweep: str) -> str:
 
 
 def _describe_tables() -> str:
-    """Every table, its columns and their meaning."""
+    """Every table and view, its columns and their meaning."""
     from lmc_ray.store.schemas import TABLES, description
+    from lmc_ray.store.views import VIEWS, columns
 
     lines = []
     for name, table in TABLES.items():
@@ -352,16 +362,23 @@ def _describe_tables() -> str:
         for field in table.schema:
             lines.append(f"    {field.name:24} {field.type!s:22} {description(field)}".rstrip())
         lines.append("")
+    lines += ["Views: ready-made queries over these tables.", ""]
+    known = columns()
+    for name, view in VIEWS.items():
+        lines += [f"{name}: {view.meaning}", f"    {', '.join(known[name])}", ""]
     return "\n".join(lines)
 
 
 def _sql_problem(problem: "duckdb.Error") -> UserError:
     from lmc_ray.store import TABLES
+    from lmc_ray.store.views import VIEWS
 
     # DuckDB draws the place below its message; the message names it too.
     message = " ".join(str(problem).split("\n\nLINE ")[0].split())
     if "Table with name" in message:
-        message = message.split(" Did you mean")[0] + f" The tables are {', '.join(TABLES)}."
+        message = (
+            message.split(" Did you mean")[0] + f" The tables are {', '.join((*TABLES, *VIEWS))}."
+        )
     return UserError(f"the SQL does not work: {message}")
 
 

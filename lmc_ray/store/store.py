@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lmc_ray.errors import UserError
-from lmc_ray.store import commit, snapshot, weights
+from lmc_ray.store import commit, snapshot, views, weights
 from lmc_ray.store.compact import Compacted, compact
 from lmc_ray.store.files import one_line, open_root, write_whole
 from lmc_ray.store.listing import Listing, data_files, look
@@ -95,7 +95,7 @@ class Store:
         return sorted(set(marks))
 
     def database(self, sweep: str | None = None) -> "duckdb.DuckDBPyConnection":
-        """The visible rows of every table, as of now, for SQL.
+        """The visible rows of every table, as of now, for SQL; with the views of `views`.
 
         The connection reaches these tables and nothing else: no file, no network, no Python
         variable.
@@ -119,6 +119,7 @@ class Store:
         connection = duckdb.connect(config={"python_enable_replacements": "false"})
         for name, rows in {"runs": seen.runs, **seen.tables, **loose}.items():
             connection.register(name, rows)
+        views.create(connection)
         connection.execute("SET enable_external_access = false")
         connection.execute("SET TimeZone = 'UTC'")
         return connection

@@ -20,8 +20,8 @@ _NOTES = (
 _PATHS = """
     SELECT path_id, from_minimum, from_task, to_minimum, to_task, curve, control, eval_task,
         loss_rise, error_rise, loss_barrier, error_barrier, connected
-    FROM barriers WHERE sweep = $sweep AND list_contains($cells, cell_id)
-    ORDER BY to_task, from_task, path_id, eval_task
+    FROM measured_paths WHERE sweep = $sweep AND list_contains($cells, from_cell_id)
+    ORDER BY to_task, from_task, path_id, control DESC, curve DESC, eval_task
 """
 
 
@@ -61,15 +61,16 @@ def _of_group(database: "duckdb.DuckDBPyConnection", group: Group) -> list[Barri
     sweep, cells = group.runs[0]["sweep"], [run["cell_id"] for run in group.runs]
     relation = database.execute(_PATHS, {"sweep": sweep, "cells": cells})
     names = [column[0] for column in relation.description or ()]
-    by_path: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    by_path: dict[tuple[str, str, str, int], list[dict[str, Any]]] = {}
     for values in relation.fetchall():
         row = dict(zip(names, values, strict=True))
-        by_path.setdefault((row["path_id"], row["eval_task"]), []).append(row)
+        key = row["path_id"], row["control"], row["curve"], row["eval_task"]
+        by_path.setdefault(key, []).append(row)
     return [
         BarriersRow(
             group=group,
             path=_in_words(rows[0]),
-            eval_task=eval_task,
+            eval_task=rows[0]["eval_task"],
             measures={
                 name: summarise(values)
                 for name in _MEASURES
@@ -78,7 +79,7 @@ def _of_group(database: "duckdb.DuckDBPyConnection", group: Group) -> list[Barri
             connected=sum(bool(row["connected"]) for row in rows),
             seeds=len(rows),
         )
-        for (_, eval_task), rows in by_path.items()
+        for rows in by_path.values()
     ]
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lmc_ray.errors import UserError, unknown
-from lmc_ray.statistics import FEWEST_PAIRS, Paired, holm, paired
+from lmc_ray.statistics import FEWEST_PAIRS, Paired, Summary, holm, paired
 from lmc_ray.tables.groups import Group, by_setting, confirmed, title
 from lmc_ray.tables.sheet import NOT_AVAILABLE, Sheet
 
@@ -130,19 +130,23 @@ def compare_sheets(comparisons: Sequence[Comparison]) -> list[Sheet]:
 
 def _row(each: Comparison) -> list[str]:
     difference = each.paired.difference
-    interval = NOT_AVAILABLE
-    if difference.low is not None and difference.high is not None:
-        interval = f"{100 * difference.low:+.2f} to {100 * difference.high:+.2f}"
     return [
         f"{each.method.label} - {each.baseline.label}",
         f"{100 * difference.mean:+.2f}",
-        interval,
+        interval_of(difference, 2, 100),
         str(difference.count),
         probability(each.paired.p),
         probability(each.p),
         NOT_AVAILABLE if each.paired.effect is None else f"{each.paired.effect:+.1f}",
         each.verdict,
     ]
+
+
+def interval_of(difference: Summary, digits: int, scale: float = 1) -> str:
+    """A difference's interval for people."""
+    if difference.low is None or difference.high is None:
+        return NOT_AVAILABLE
+    return f"{scale * difference.low:+.{digits}f} to {scale * difference.high:+.{digits}f}"
 
 
 def probability(p: float | None) -> str:

@@ -1,0 +1,165 @@
+"""Ready-made views over the tables: what people ask for most, over seeds, in SQL that they can read.
+
+`low` and `high` are the ends of the 95 % interval of a mean (Student's t); null for a single seed.
+`configuration` tells a method's configurations apart: all that seeds share, as eight hex digits.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from scipy.special import stdtrit
+
+from lmc_ray.store.schemas import TABLES
+
+if TYPE_CHECKING:
+    import duckdb
+
+_MOST = 200
+"""Seeds for which t is listed; beyond, it changes by less than 1 % up to infinity."""
+
+_QUANTILES = ", ".join(f"{stdtrit(seeds - 1, 0.975):.6f}" for seeds in range(2, _MOST + 1))
+
+_HALF_WIDTH = f"""
+    CREATE MACRO half_width(x) AS
+        coalesce(list_extract([{_QUANTILES}], count(x) - 1), 1.972) * stddev_samp(x)
+        / sqrt(count(x))
+"""
+
+
+@dataclass(frozen=True)
+class View:
+    """One view.
+
+    Attributes:
+        meaning: what one row is, in a line.
+        sql: its query.
+    """
+
+    meaning: str
+    sql: str
+
+
+def _over_seeds(*columns: str) -> str:
+    """Mean, standard deviation and interval of each column over a group's rows."""
+    return ", ".join(
+        f"avg({c}) AS {c}, stddev_samp({c}) AS {c}_std, "
+        f"avg({c}) - half_width({c}) AS {c}_low, avg({c}) + half_width({c}) AS {c}_high"
+        for c in columns
+    )
+
+
+_WHERE = "sweep, benchmark, method, configuration"
+_PATH = "path_id, from_minimum, from_task, to_minimum, to_task, curve, control, eval_task, split"
+
+VIEWS: Mapping[str, View] = {
+    "confirmed": View(
+        "one confirmed cell, with its configuration",
+        """
+        SELECT *, left(md5(regexp_replace(config,
+            '"(seed|path_points)":[0-9]+,|"keep_minima":[^]]*],', '', 'g')), 8) AS configuration
+        FROM runs WHERE purpose = 'confirm'
+        """,
+    ),
+    "method_summary": View(
+        "one configuration of a method, over its confirmed seeds; a diverged one has no accuracy",
+        f"""
+        SELECT {_WHERE}, count(*) AS seeds, count(*) FILTER (status = 'diverged') AS diverged,
+            {_over_seeds("average_accuracy", "forgetting", "learning_accuracy")},
+            any_value(memory_per_class) AS memory_per_class,
+            avg(gradient_evaluations) AS gradient_evaluations, avg(examples_seen) AS examples_seen
+        FROM confirmed GROUP BY ALL ORDER BY ALL
+        """,
+    ),
+    "accuracy_matrix": View(
+        "accuracy on a task after a task, over seeds",
+        f"""
+        SELECT {_WHERE}, minimum, after_task, eval_task, count(*) AS seeds,
+            {_over_seeds("accuracy", "loss")}
+        FROM accuracies JOIN confirmed USING (sweep, cell_id) GROUP BY ALL ORDER BY ALL
+        """,
+    ),
+    "measured_paths": View(
+        "one path on one task, once: where training and an analysis both measured it, the latter",
+        f"""
+        SELECT c.sweep, c.benchmark, c.method, c.configuration, b.* EXCLUDE (sweep)
+        FROM barriers b JOIN runs r USING (sweep, cell_id)
+        JOIN confirmed c ON c.sweep = b.sweep AND c.cell_id = b.from_cell_id
+        QUALIFY row_number() OVER (
+            PARTITION BY b.sweep, b.from_cell_id, b.to_cell_id, {_PATH.replace("split", "b.split")}
+            ORDER BY r.purpose = 'analysis' DESC, r.path_points DESC, b.cell_id
+        ) = 1
+        """,
+    ),
+    "barrier_summary": View(
+        "one path on one task in numbers, over seeds; `connected` is the share of seeds",
+        f"""
+        SELECT {_WHERE}, {_PATH}, count(*) AS seeds, avg(connected::INT) AS connected,
+            {_over_seeds("loss_rise", "error_rise", "loss_barrier", "error_barrier", "instability")}
+        FROM measured_paths GROUP BY ALL ORDER BY ALL
+        """,
+    ),
+    "path_curves": View(
+        "one point of a path on one task, over seeds",
+        f"""
+        SELECT m.sweep, m.benchmark, m.method, m.configuration,
+            {", ".join(f"m.{name}" for name in _PATH.split(", "))}, alpha, count(*) AS seeds,
+            {_over_seeds("loss", "accuracy")}
+        FROM measured_paths m
+        JOIN paths p USING (sweep, cell_id, path_id, curve, control, eval_task, split)
+        GROUP BY ALL ORDER BY ALL
+        """,
+    ),
+    "subspace_shares": View(
+        "one seed's ways from a minimum to later ones: their shares in its sharpest directions",
+        """
+        SELECT sweep, seed, minimum, after_task, eval_task, to_task, count(*) AS directions,
+            sum(overlap_sequential ** 2) AS sequential, sum(overlap_multitask ** 2) AS multitask
+        FROM spectra GROUP BY ALL ORDER BY ALL
+        """,
+    ),
+    "spectrum_summary": View(
+        "one eigenvalue of a Hessian by rank, and its direction's overlaps, over seeds",
+        f"""
+        SELECT sweep, minimum, after_task, eval_task, to_task, rank, count(*) AS seeds,
+            max(residual) AS residual,
+            {_over_seeds("eigenvalue", "overlap_sequential", "overlap_multitask")}
+        FROM spectra GROUP BY ALL ORDER BY ALL
+        """,
+    ),
+    "similarity_summary": View(
+        "how alike two minima are in a layer by a measure, over seeds",
+        f"""
+        SELECT sweep, path_id, from_minimum, from_task, to_minimum, to_task, control, eval_task,
+            layer, measure, count(*) AS seeds, {_over_seeds("value")}
+        FROM similarities GROUP BY ALL ORDER BY ALL
+        """,
+    ),
+    "best_trials": View(
+        "the trials of a search that came to their end, the best of each study first",
+        """
+        SELECT sweep, study, row_number() OVER (
+                PARTITION BY sweep, study ORDER BY values[1] DESC, number) AS place,
+            number, values[1] AS accuracy, values[2] AS memory, params
+        FROM trials WHERE state = 'complete' ORDER BY sweep, study, place
+        """,
+    ),
+}
+
+
+def create(connection: "duckdb.DuckDBPyConnection") -> None:
+    """Make the views in a connection that has the tables."""
+    connection.execute(_HALF_WIDTH)
+    for name, view in VIEWS.items():
+        connection.execute(f"CREATE VIEW {name} AS {view.sql}")
+
+
+def columns() -> dict[str, list[str]]:
+    """The columns of every view."""
+    import duckdb
+
+    with duckdb.connect() as connection:
+        for name, table in TABLES.items():
+            connection.register(name, table.schema.empty_table())
+        create(connection)
+        return {name: connection.table(name).columns for name in VIEWS}
