@@ -376,9 +376,8 @@ def _sql_problem(problem: "duckdb.Error") -> UserError:
     # DuckDB draws the place below its message; the message names it too.
     message = " ".join(str(problem).split("\n\nLINE ")[0].split())
     if "Table with name" in message:
-        message = (
-            message.split(" Did you mean")[0] + f" The tables are {', '.join((*TABLES, *VIEWS))}."
-        )
+        known = ", ".join((*TABLES, *VIEWS))
+        message = f"{message.split(' Did you mean')[0]} The tables are {known}."
     return UserError(f"the SQL does not work: {message}")
 
 

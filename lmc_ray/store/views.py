@@ -1,4 +1,4 @@
-"""Ready-made views over the tables: what people ask for most, over seeds, in SQL that they can read.
+"""Ready-made views over the tables: what people ask for most, over seeds, in readable SQL.
 
 `low` and `high` are the ends of the 95 % interval of a mean (Student's t); null for a single seed.
 `configuration` tells a method's configurations apart: all that seeds share, as eight hex digits.
