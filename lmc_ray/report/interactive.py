@@ -1,0 +1,294 @@
+"""Exhibits as plotly's figures: what the browser draws."""
+
+import html
+from collections.abc import Sequence
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+from plotly import graph_objects as go
+from plotly.subplots import make_subplots
+
+from lmc_ray.report import palette
+from lmc_ray.report.exhibits import Curve, Exhibit, Heat, Intervals, Lines, Panel
+
+_ROW_HEIGHT = 300  # pixels
+_LINE_HEIGHT = 24  # of a row of intervals
+_BAND = 0.18
+_LEGEND_LINE = 20
+_SHAPES = {"line": "lines", "points": "markers", "both": "lines+markers", "steps": "lines"}
+
+
+def draw(exhibit: Exhibit) -> go.Figure:
+    """The panels of an exhibit, without colours of page and text: those are the page's to set."""
+    columns = min(exhibit.columns, len(exhibit.panels))
+    rows = -(-len(exhibit.panels) // columns)
+    height = max(map(_height, exhibit.panels))
+    gap = 80
+    figure = make_subplots(
+        rows,
+        columns,
+        subplot_titles=[_text(panel.title) for panel in exhibit.panels],
+        horizontal_spacing=0.3 / columns if _long_names(exhibit.panels) else 0.18 / columns,
+        vertical_spacing=gap / (rows * height + (rows - 1) * gap) if rows > 1 else 0,
+    )
+    known: set[str] = set()
+    for index, panel in enumerate(exhibit.panels):
+        place = {"row": index // columns + 1, "col": index % columns + 1}
+        if isinstance(panel, Lines):
+            _lines(figure, panel, place, known)
+        elif isinstance(panel, Intervals):
+            _intervals(figure, panel, place)
+        else:
+            _heat(figure, panel, place)
+    legend = _LEGEND_LINE * -(-len(known) // 2) if len(known) > 1 else 0
+    inside = rows * height + (rows - 1) * gap
+    top, bottom = 40 if any(panel.title for panel in exhibit.panels) else 16, 60
+    figure.update_layout(
+        template=None,
+        height=inside + top + bottom + legend,
+        margin={"l": 70, "r": 20, "t": top, "b": bottom + legend},
+        showlegend=len(known) > 1,
+        legend={
+            "orientation": "h",
+            "yref": "container",
+            "y": 0,
+            "yanchor": "bottom",
+            "x": 0,
+            "xanchor": "left",
+        },
+        hovermode="closest",
+    )
+    return figure
+
+
+def _height(panel: Panel) -> int:
+    if isinstance(panel, Intervals):
+        return max(120, _LINE_HEIGHT * (len(panel.names) + 2))
+    if isinstance(panel, Heat) and not panel.anchors:
+        return max(_ROW_HEIGHT - 40, 12 * len(panel.y))
+    return _ROW_HEIGHT
+
+
+def _long_names(panels: Sequence[Panel]) -> bool:
+    """Whether there are words beside the axes, which need room."""
+    return any(
+        isinstance(panel, Intervals) or (isinstance(panel, Heat) and _named(panel))
+        for panel in panels
+    )
+
+
+def _named(panel: Heat) -> bool:
+    return bool(panel.y) and isinstance(panel.y[0], str)
+
+
+def _text(words: str) -> str:
+    """Words as they are: plotly would take tags in them for its own."""
+    return html.escape(words, quote=False)
+
+
+def _lines(figure: go.Figure, panel: Lines, place: dict[str, int], known: set[str]) -> None:
+    for curve in panel.curves:
+        if band := _band(curve):
+            figure.add_trace(band, **place)
+        figure.add_trace(_curve(panel, curve, first=curve.name not in known), **place)
+        known.add(curve.name)
+    figure.update_xaxes(title_text=_text(panel.x_label), title_standoff=4, **place)
+    if panel.curves and isinstance(panel.curves[0].x[0], str):
+        figure.update_xaxes(type="category", categoryorder="category ascending", **place)
+    figure.update_yaxes(title_text=_text(panel.y_label), title_standoff=4, **place)
+    if panel.log_y:
+        figure.update_yaxes(type="log", **place)
+
+
+def _band(curve: Curve) -> go.Scatter | None:
+    ends = [(x, s.low, s.high) for x, s in zip(curve.x, curve.y, strict=True) if s.low is not None]
+    if not ends:
+        return None
+    x, low, high = zip(*ends, strict=True)
+    return go.Scatter(
+        x=[*x, *x[::-1]],
+        y=np.array([*high, *low[::-1]], dtype=float),
+        fill="toself",
+        fillcolor=_shade(palette.COLOURS[curve.style.colour]),
+        line={"width": 0},
+        mode="lines",
+        hoverinfo="skip",
+        legendgroup=_text(curve.name),
+        showlegend=False,
+    )
+
+
+def _shade(colour: str) -> str:
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{_BAND})"
+
+
+def _curve(panel: Lines, curve: Curve, first: bool) -> go.Scatter:
+    colour, kind = palette.COLOURS[curve.style.colour], curve.style.kind
+    many = any(each.count > 1 for each in curve.y)
+    interval = " [%{customdata[0]:.4~g}, %{customdata[1]:.4~g}]" if many else ""
+    seeds = "<br>%{customdata[2]} seeds" if many else ""
+    words = "<br>%{text}" if curve.words else ""
+    return go.Scatter(
+        x=list(curve.x),
+        y=np.array([each.mean for each in curve.y], dtype=float),
+        customdata=np.array([(_end(s.low), _end(s.high), s.count) for s in curve.y], dtype=float)
+        if many
+        else None,
+        text=[_text(each) for each in curve.words] or None,
+        name=_text(curve.name),
+        legendgroup=_text(curve.name),
+        showlegend=first,
+        mode=_SHAPES[curve.shape],
+        line={
+            "color": colour,
+            "width": 2,
+            "dash": palette.DASHES[kind],
+            "shape": "hv" if curve.shape == "steps" else "linear",
+        },
+        marker={"color": colour, "size": 6, "symbol": palette.SYMBOLS[kind]},
+        hovertemplate=f"<b>%{{fullData.name}}</b><br>{_text(panel.x_label)} %{{x}}: "
+        f"%{{y:.4~g}}{interval}{seeds}{words}<extra></extra>",
+    )
+
+
+def _end(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def _intervals(figure: go.Figure, panel: Intervals, place: dict[str, int]) -> None:
+    names = [_text(name) for name in panel.names]
+    colours = [palette.COLOURS[style.colour] for style in panel.styles]
+    for name, colour, style, value in zip(names, colours, panel.styles, panel.values, strict=True):
+        spread = None
+        if value.low is not None and value.high is not None:
+            spread = {
+                "array": [value.high - value.mean],
+                "arrayminus": [value.mean - value.low],
+                "symmetric": False,
+                "color": colour,
+                "thickness": 2,
+                "width": 5,
+            }
+        interval = "" if value.low is None else f" [{value.low:.4g}, {value.high:.4g}]"
+        seeds = f"<br>{value.count} seeds" if value.count > 1 else ""
+        figure.add_trace(
+            go.Scatter(
+                x=[value.mean],
+                y=[name],
+                error_x=spread,
+                mode="markers",
+                marker={"color": colour, "size": 10, "symbol": palette.SYMBOLS[style.kind]},
+                showlegend=False,
+                hovertemplate=f"<b>%{{y}}</b><br>{value.mean:.4g}{interval}{seeds}<extra></extra>",
+            ),
+            **place,
+        )
+    printed = [
+        (name, value)
+        for name, value in zip_longest(names, panel.reference)
+        if value is not None
+    ]
+    if printed:
+        figure.add_trace(
+            go.Scatter(
+                x=[value for _, value in printed],
+                y=[name for name, _ in printed],
+                mode="markers",
+                name=_text(panel.reference_name),
+                showlegend=False,
+                marker={"symbol": "line-ns-open", "size": 16, "color": palette.COLOURS[6]},
+                hovertemplate=f"<b>%{{y}}</b><br>{_text(panel.reference_name)}: %{{x}}"
+                "<extra></extra>",
+            ),
+            **place,
+        )
+    figure.update_xaxes(title_text=_text(panel.x_label), rangemode="tozero", **place)
+    figure.update_yaxes(
+        categoryorder="array", categoryarray=names[::-1], type="category", automargin=True, **place
+    )
+
+
+def _heat(figure: go.Figure, panel: Heat, place: dict[str, int]) -> None:
+    values = np.log10(panel.values) if panel.log else panel.values
+    low, high = panel.limits or (None, None)
+    axis = figure.get_subplot(**place)
+    bar: dict[str, Any] = {
+        "title": {"text": _text(panel.value_label), "side": "right"},
+        "thickness": 10,
+        "len": axis.yaxis.domain[1] - axis.yaxis.domain[0],
+        "y": sum(axis.yaxis.domain) / 2,
+        "x": axis.xaxis.domain[1] + 0.005,
+        "outlinewidth": 0,
+    }
+    if panel.log:
+        bar |= _decades(values)
+    kind = go.Contour if panel.anchors else go.Heatmap
+    extra: dict[str, Any] = (
+        {"contours_coloring": "heatmap", "line": {"width": 0.5, "color": "#ffffff"}}
+        if panel.anchors
+        else {"xgap": 1, "ygap": 1}
+    )
+    figure.add_trace(
+        kind(
+            x=_axis(panel.x),
+            y=_axis(panel.y),
+            z=values.astype(np.float32),
+            text=[[_text(word) for word in row] for row in panel.words] or None,
+            hovertemplate="%{text}<extra></extra>" if panel.words else None,
+            zmin=low,
+            zmax=high,
+            colorscale=palette.SCALE,
+            colorbar=bar,
+            **extra,
+        ),
+        **place,
+    )
+    figure.update_xaxes(title_text=_text(panel.x_label), title_standoff=4, **place)
+    figure.update_yaxes(title_text=_text(panel.y_label), title_standoff=4, **place)
+    if _named(panel):
+        figure.update_yaxes(automargin=True, **place)
+    if panel.anchors:
+        figure.update_yaxes(scaleanchor=axis.xaxis.plotly_name.replace("axis", ""), **place)
+        figure.update_xaxes(constrain="domain", **place)
+        _anchors(figure, panel, place)
+
+
+def _axis(places: Sequence[float] | Sequence[str]) -> list[Any]:
+    return [_text(each) if isinstance(each, str) else each for each in places]
+
+
+def _decades(values: np.ndarray) -> dict[str, Any]:
+    """Ticks of a colour bar over logarithms, in the unit itself."""
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return {}
+    ticks = np.linspace(finite.min(), finite.max(), 5)
+    return {"tickvals": ticks.tolist(), "ticktext": [f"{10**tick:.2g}" for tick in ticks]}
+
+
+def _anchors(figure: go.Figure, panel: Heat, place: dict[str, int]) -> None:
+    figure.add_trace(
+        go.Scatter(
+            x=[anchor.x for anchor in panel.anchors],
+            y=[anchor.y for anchor in panel.anchors],
+            mode="markers",
+            marker={"size": 9, "color": "#ffffff", "line": {"width": 2, "color": "#000000"}},
+            text=[_text(anchor.name) for anchor in panel.anchors],
+            hovertemplate="<b>%{text}</b><extra></extra>",
+            showlegend=False,
+        ),
+        **place,
+    )
+    for anchor in panel.anchors:
+        figure.add_annotation(
+            x=anchor.x,
+            y=anchor.y,
+            text=_text(anchor.name),
+            showarrow=False,
+            yshift=16,
+            font={"color": "#000000", "size": 11},
+            bgcolor="rgba(255,255,255,0.75)",
+            **place,
+        )
