@@ -76,9 +76,7 @@ def _summary(part: Part, rows: Sequence[AccuracyRow]) -> Exhibit | None:
     if not found:
         return None
     by_label = {label: of_group[0] for label, of_group in part.by_group(found).items()}
-    printed = {
-        part.label(row.group): row.paper.accuracy if row.paper else None for row in rows
-    }
+    printed = {part.label(row.group): row.paper.accuracy if row.paper else None for row in rows}
     reference = [printed.get(label) for label in by_label]
     has_reference = any(value is not None for value in reference)
     forgetting = {
@@ -200,7 +198,9 @@ def _matrix(part: Part) -> Exhibit | None:
     by_label = part.by_group(ask(part.database, sql))
     if not by_label:
         return None
-    panels = [_heat(label, rows) for label, rows in list(by_label.items())[:_MOST_CONFIGURATIONS]]
+    drawn = list(by_label.items())[:_MOST_CONFIGURATIONS]
+    tasks = max(row["after_task"] for _, rows in drawn for row in rows)
+    panels = [_heat(label, rows, tasks) for label, rows in drawn]
     return Exhibit(
         name="matrix",
         title="Accuracy on each task along the sequence",
@@ -213,18 +213,15 @@ def _matrix(part: Part) -> Exhibit | None:
     )
 
 
-def _heat(label: str, rows: Sequence[Row]) -> Heat:
-    after = sorted({row["after_task"] for row in rows})
-    tasks = sorted({row["eval_task"] for row in rows})
-    values = np.full((len(tasks), len(after)), np.nan)
-    words = [[""] * len(after) for _ in tasks]
+def _heat(label: str, rows: Sequence[Row], tasks: int) -> Heat:
+    values = np.full((tasks, tasks), np.nan)
+    words = [[""] * tasks for _ in range(tasks)]
     for row in rows:
-        place = tasks.index(row["eval_task"]), after.index(row["after_task"])
+        place = row["eval_task"] - 1, row["after_task"] - 1
         found = summary(row, scale=100)
         values[place] = found.mean
         words[place[0]][place[1]] = (
             f"task {row['eval_task']} after {row['after_task']}: {with_seeds(found, 1)}"
         )
-    return Heat(
-        label, "tasks learned", "task", "accuracy, %", after, tasks, values, words, (0, 100)
-    )
+    axis = range(1, tasks + 1)
+    return Heat(label, "tasks learned", "task", "accuracy, %", axis, axis, values, words, (0, 100))

@@ -17,6 +17,8 @@ from lmc_ray.tables import Sheet
 Reals = NDArray[np.float64]
 T = TypeVar("T")
 
+_COUNTED = 12
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -169,3 +171,17 @@ def left_out(kind: str, shown: int, there_are: int) -> list[str]:
     if shown == there_are:
         return []
     return [f"{shown} of {there_are} {kind} drawn; the SQL has them all"]
+
+
+def one_scale(panels: Sequence[Panel]) -> bool:
+    """Whether all panels are heat maps of one quantity with the same limits: one bar will do."""
+    scales = {
+        (panel.value_label, panel.limits) if isinstance(panel, Heat) else None for panel in panels
+    }
+    return len(scales) == 1 and all(scale and scale[1] for scale in scales)
+
+
+def counted(places: Sequence[float] | Sequence[str]) -> bool:
+    """Whether they are whole numbers, so few that an axis should have no others."""
+    whole = all(isinstance(place, int) for place in places)
+    return whole and len(places) > 0 and float(max(places)) - float(min(places)) <= _COUNTED

@@ -2,6 +2,7 @@
 
 import html
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
@@ -10,13 +11,45 @@ from plotly import graph_objects as go
 from plotly.subplots import make_subplots
 
 from lmc_ray.report import palette
-from lmc_ray.report.exhibits import Curve, Exhibit, Heat, Intervals, Lines, Panel
+from lmc_ray.report.exhibits import (
+    Curve,
+    Exhibit,
+    Heat,
+    Intervals,
+    Lines,
+    Panel,
+    counted,
+    one_scale,
+)
 
 _ROW_HEIGHT = 300  # pixels
 _LINE_HEIGHT = 24  # of a row of intervals
 _BAND = 0.18
 _LEGEND_LINE = 20
+_GAP = 80  # pixels between rows of panels
 _SHAPES = {"line": "lines", "points": "markers", "both": "lines+markers", "steps": "lines"}
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where on a figure a panel stands; rows and columns count from 1."""
+
+    figure: go.Figure
+    row: int
+    column: int
+
+    def add(self, trace: object) -> None:
+        self.figure.add_trace(trace, row=self.row, col=self.column)
+
+    def x_axis(self, **settings: Any) -> None:
+        self.figure.update_xaxes(settings, row=self.row, col=self.column)
+
+    def y_axis(self, **settings: Any) -> None:
+        self.figure.update_yaxes(settings, row=self.row, col=self.column)
+
+    @property
+    def axes(self) -> Any:
+        return self.figure.get_subplot(self.row, self.column)
 
 
 def draw(exhibit: Exhibit) -> go.Figure:
@@ -24,30 +57,32 @@ def draw(exhibit: Exhibit) -> go.Figure:
     columns = min(exhibit.columns, len(exhibit.panels))
     rows = -(-len(exhibit.panels) // columns)
     height = max(map(_height, exhibit.panels))
-    gap = 80
+    shared = one_scale(exhibit.panels)
     figure = make_subplots(
         rows,
         columns,
         subplot_titles=[_text(panel.title) for panel in exhibit.panels],
-        horizontal_spacing=0.3 / columns if _long_names(exhibit.panels) else 0.18 / columns,
-        vertical_spacing=gap / (rows * height + (rows - 1) * gap) if rows > 1 else 0,
+        horizontal_spacing=_between(exhibit.panels, shared) / columns,
+        vertical_spacing=_GAP / (rows * height + (rows - 1) * _GAP) if rows > 1 else 0,
     )
     known: set[str] = set()
     for index, panel in enumerate(exhibit.panels):
-        place = {"row": index // columns + 1, "col": index % columns + 1}
+        place = _Place(figure, index // columns + 1, index % columns + 1)
         if isinstance(panel, Lines):
-            _lines(figure, panel, place, known)
+            _lines(panel, place, known)
         elif isinstance(panel, Intervals):
-            _intervals(figure, panel, place)
+            _intervals(panel, place)
         else:
-            _heat(figure, panel, place)
-    legend = _LEGEND_LINE * -(-len(known) // 2) if len(known) > 1 else 0
-    inside = rows * height + (rows - 1) * gap
-    top, bottom = 40 if any(panel.title for panel in exhibit.panels) else 16, 60
+            _heat(panel, place, shared)
+            if place.column > 1 and _named(panel):  # the names are beside the first
+                place.y_axis(showticklabels=False)
+    legend = _LEGEND_LINE * -(-len(known) // 3) if len(known) > 1 else 0
+    top, bottom = 56 if any(panel.title for panel in exhibit.panels) else 34, 60
     figure.update_layout(
         template=None,
-        height=inside + top + bottom + legend,
-        margin={"l": 70, "r": 20, "t": top, "b": bottom + legend},
+        height=rows * height + (rows - 1) * _GAP + top + bottom + legend,
+        margin={"l": 70, "r": 80 if isinstance(exhibit.panels[0], Heat) else 20}
+        | {"t": top, "b": bottom + legend},
         showlegend=len(known) > 1,
         legend={
             "orientation": "h",
@@ -59,6 +94,12 @@ def draw(exhibit: Exhibit) -> go.Figure:
         },
         hovermode="closest",
     )
+    if shared and isinstance(panel := exhibit.panels[0], Heat):
+        low, high = panel.limits or (None, None)
+        bar = _bar(panel) | {"lenmode": "pixels", "len": height, "y": 1, "yanchor": "top"}
+        figure.update_layout(
+            coloraxis={"colorscale": palette.SCALE, "cmin": low, "cmax": high, "colorbar": bar}
+        )
     return figure
 
 
@@ -66,16 +107,17 @@ def _height(panel: Panel) -> int:
     if isinstance(panel, Intervals):
         return max(120, _LINE_HEIGHT * (len(panel.names) + 2))
     if isinstance(panel, Heat) and not panel.anchors:
-        return max(_ROW_HEIGHT - 40, 12 * len(panel.y))
+        return max(_ROW_HEIGHT - 40, 22 * len(panel.y) if _named(panel) else 12 * len(panel.y))
     return _ROW_HEIGHT
 
 
-def _long_names(panels: Sequence[Panel]) -> bool:
-    """Whether there are words beside the axes, which need room."""
-    return any(
-        isinstance(panel, Intervals) or (isinstance(panel, Heat) and _named(panel))
-        for panel in panels
-    )
+def _between(panels: Sequence[Panel], shared: bool) -> float:
+    """The space between two panels in a row, as a share of one."""
+    if any(isinstance(panel, Intervals) for panel in panels):
+        return 0.3  # names stand there
+    if any(isinstance(panel, Heat) for panel in panels):
+        return 0.12 if shared else 0.32  # or a bar of colours
+    return 0.18
 
 
 def _named(panel: Heat) -> bool:
@@ -87,18 +129,20 @@ def _text(words: str) -> str:
     return html.escape(words, quote=False)
 
 
-def _lines(figure: go.Figure, panel: Lines, place: dict[str, int], known: set[str]) -> None:
+def _lines(panel: Lines, place: _Place, known: set[str]) -> None:
     for curve in panel.curves:
         if band := _band(curve):
-            figure.add_trace(band, **place)
-        figure.add_trace(_curve(panel, curve, first=curve.name not in known), **place)
+            place.add(band)
+        place.add(_curve(panel, curve, first=curve.name not in known))
         known.add(curve.name)
-    figure.update_xaxes(title_text=_text(panel.x_label), title_standoff=4, **place)
+    place.x_axis(title_text=_text(panel.x_label), title_standoff=4)
     if panel.curves and isinstance(panel.curves[0].x[0], str):
-        figure.update_xaxes(type="category", categoryorder="category ascending", **place)
-    figure.update_yaxes(title_text=_text(panel.y_label), title_standoff=4, **place)
+        place.x_axis(type="category", categoryorder="category ascending")
+    place.y_axis(title_text=_text(panel.y_label), title_standoff=4)
+    if all(counted(curve.x) for curve in panel.curves):
+        place.x_axis(dtick=1)
     if panel.log_y:
-        figure.update_yaxes(type="log", **place)
+        place.y_axis(type="log")
 
 
 def _band(curve: Curve) -> go.Scatter | None:
@@ -157,7 +201,7 @@ def _end(value: float | None) -> float:
     return float("nan") if value is None else value
 
 
-def _intervals(figure: go.Figure, panel: Intervals, place: dict[str, int]) -> None:
+def _intervals(panel: Intervals, place: _Place) -> None:
     names = [_text(name) for name in panel.names]
     colours = [palette.COLOURS[style.colour] for style in panel.styles]
     for name, colour, style, value in zip(names, colours, panel.styles, panel.values, strict=True):
@@ -173,7 +217,7 @@ def _intervals(figure: go.Figure, panel: Intervals, place: dict[str, int]) -> No
             }
         interval = "" if value.low is None else f" [{value.low:.4g}, {value.high:.4g}]"
         seeds = f"<br>{value.count} seeds" if value.count > 1 else ""
-        figure.add_trace(
+        place.add(
             go.Scatter(
                 x=[value.mean],
                 y=[name],
@@ -182,16 +226,13 @@ def _intervals(figure: go.Figure, panel: Intervals, place: dict[str, int]) -> No
                 marker={"color": colour, "size": 10, "symbol": palette.SYMBOLS[style.kind]},
                 showlegend=False,
                 hovertemplate=f"<b>%{{y}}</b><br>{value.mean:.4g}{interval}{seeds}<extra></extra>",
-            ),
-            **place,
+            )
         )
     printed = [
-        (name, value)
-        for name, value in zip_longest(names, panel.reference)
-        if value is not None
+        (name, value) for name, value in zip_longest(names, panel.reference) if value is not None
     ]
     if printed:
-        figure.add_trace(
+        place.add(
             go.Scatter(
                 x=[value for _, value in printed],
                 y=[name for name, _ in printed],
@@ -201,26 +242,26 @@ def _intervals(figure: go.Figure, panel: Intervals, place: dict[str, int]) -> No
                 marker={"symbol": "line-ns-open", "size": 16, "color": palette.COLOURS[6]},
                 hovertemplate=f"<b>%{{y}}</b><br>{_text(panel.reference_name)}: %{{x}}"
                 "<extra></extra>",
-            ),
-            **place,
+            )
         )
-    figure.update_xaxes(title_text=_text(panel.x_label), rangemode="tozero", **place)
-    figure.update_yaxes(
-        categoryorder="array", categoryarray=names[::-1], type="category", automargin=True, **place
+    place.x_axis(title_text=_text(panel.x_label), title_standoff=4, rangemode="tozero")
+    place.y_axis(
+        type="category",
+        categoryorder="array",
+        categoryarray=names,
+        range=[len(names) - 0.5, -0.5],
+        automargin=True,
     )
 
 
-def _heat(figure: go.Figure, panel: Heat, place: dict[str, int]) -> None:
+def _heat(panel: Heat, place: _Place, shared: bool) -> None:
     values = np.log10(panel.values) if panel.log else panel.values
     low, high = panel.limits or (None, None)
-    axis = figure.get_subplot(**place)
-    bar: dict[str, Any] = {
-        "title": {"text": _text(panel.value_label), "side": "right"},
-        "thickness": 10,
+    axis = place.axes
+    bar = _bar(panel) | {
         "len": axis.yaxis.domain[1] - axis.yaxis.domain[0],
         "y": sum(axis.yaxis.domain) / 2,
         "x": axis.xaxis.domain[1] + 0.005,
-        "outlinewidth": 0,
     }
     if panel.log:
         bar |= _decades(values)
@@ -230,29 +271,37 @@ def _heat(figure: go.Figure, panel: Heat, place: dict[str, int]) -> None:
         if panel.anchors
         else {"xgap": 1, "ygap": 1}
     )
-    figure.add_trace(
+    extra |= (
+        {"coloraxis": "coloraxis"}
+        if shared
+        else {"zmin": low, "zmax": high, "colorscale": palette.SCALE, "colorbar": bar}
+    )
+    place.add(
         kind(
             x=_axis(panel.x),
             y=_axis(panel.y),
             z=values.astype(np.float32),
             text=[[_text(word) for word in row] for row in panel.words] or None,
             hovertemplate="%{text}<extra></extra>" if panel.words else None,
-            zmin=low,
-            zmax=high,
-            colorscale=palette.SCALE,
-            colorbar=bar,
             **extra,
-        ),
-        **place,
+        )
     )
-    figure.update_xaxes(title_text=_text(panel.x_label), title_standoff=4, **place)
-    figure.update_yaxes(title_text=_text(panel.y_label), title_standoff=4, **place)
-    if _named(panel):
-        figure.update_yaxes(automargin=True, **place)
+    place.x_axis(title_text=_text(panel.x_label), title_standoff=4)
+    place.y_axis(title_text=_text(panel.y_label), title_standoff=4)
+    place.x_axis(showgrid=False)
+    place.y_axis(showgrid=False, automargin=_named(panel))
+    if counted(panel.x):
+        place.x_axis(dtick=1)
     if panel.anchors:
-        figure.update_yaxes(scaleanchor=axis.xaxis.plotly_name.replace("axis", ""), **place)
-        figure.update_xaxes(constrain="domain", **place)
-        _anchors(figure, panel, place)
+        place.y_axis(scaleanchor=axis.xaxis.plotly_name.replace("axis", ""))
+        place.x_axis(constrain="domain")
+        _anchors(panel, place)
+
+
+def _bar(panel: Heat) -> dict[str, Any]:
+    """What every bar of colours has."""
+    title = {"text": _text(panel.value_label), "side": "right"}
+    return {"title": title, "thickness": 10, "outlinewidth": 0}
 
 
 def _axis(places: Sequence[float] | Sequence[str]) -> list[Any]:
@@ -268,8 +317,8 @@ def _decades(values: np.ndarray) -> dict[str, Any]:
     return {"tickvals": ticks.tolist(), "ticktext": [f"{10**tick:.2g}" for tick in ticks]}
 
 
-def _anchors(figure: go.Figure, panel: Heat, place: dict[str, int]) -> None:
-    figure.add_trace(
+def _anchors(panel: Heat, place: _Place) -> None:
+    place.add(
         go.Scatter(
             x=[anchor.x for anchor in panel.anchors],
             y=[anchor.y for anchor in panel.anchors],
@@ -278,11 +327,10 @@ def _anchors(figure: go.Figure, panel: Heat, place: dict[str, int]) -> None:
             text=[_text(anchor.name) for anchor in panel.anchors],
             hovertemplate="<b>%{text}</b><extra></extra>",
             showlegend=False,
-        ),
-        **place,
+        )
     )
     for anchor in panel.anchors:
-        figure.add_annotation(
+        place.figure.add_annotation(
             x=anchor.x,
             y=anchor.y,
             text=_text(anchor.name),
@@ -290,5 +338,4 @@ def _anchors(figure: go.Figure, panel: Heat, place: dict[str, int]) -> None:
             yshift=16,
             font={"color": "#000000", "size": 11},
             bgcolor="rgba(255,255,255,0.75)",
-            **place,
         )

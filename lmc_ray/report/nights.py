@@ -23,6 +23,7 @@ FROM nights WHERE sweep = {sweep}
 ORDER BY night, benchmark, method
 """
 
+
 def nights(database: "duckdb.DuckDBPyConnection", sweep: str) -> Section | None:
     """The nights of a sweep, if it is one of nights."""
     sql = _SQL.format(sweep=literal(sweep)).strip()

@@ -6,6 +6,12 @@ const plots = [...document.querySelectorAll(".plot")].map((place) => ({
 }));
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const PRINTED_WIDTH = 680; // pixels on A4
+const CONFIG = {
+  responsive: true,
+  displaylogo: false,
+  plotlyServerURL: "", // nothing leaves the page
+  modeBarButtonsToRemove: ["sendChartToCloud", "lasso2d", "select2d"],
+};
 
 function colours(scheme) {
   const [paper, ink, rule] = scheme === "dark"
@@ -28,8 +34,7 @@ function colours(scheme) {
 
 function draw({ place, data, layout }, scheme, width) {
   const themed = { ...layout, template: colours(scheme), width, autosize: width === undefined };
-  const config = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d"] };
-  return Plotly.react(place, data, themed, config);
+  return Plotly.react(place, data, themed, CONFIG);
 }
 
 function drawAll() {

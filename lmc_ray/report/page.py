@@ -70,17 +70,17 @@ def _section(section: Section, key: str) -> Iterator[str]:
 
 def _exhibit(exhibit: Exhibit, key: str) -> Iterator[str]:
     yield (
-        f'<figure>\n<figcaption>\n<h4>{html.escape(exhibit.title)}</h4>\n'
+        f"<figure>\n<figcaption>\n<h4>{html.escape(exhibit.title)}</h4>\n"
         f'<p class="text">{html.escape(exhibit.text)}</p>\n</figcaption>\n'
     )
     if exhibit.panels:
         figure = draw(exhibit)
-        height = int(figure.layout.height)
+        height = figure.layout["height"]
         yield (
             f'<div class="plot" id="{key}-plot" role="img" style="height: {height}px" '
             f'aria-label="{html.escape(exhibit.title)}"></div>\n'
             f'<script type="application/json" id="{key}-plot-data">'
-            f"{_harmless(to_json_plotly(figure))}</script>\n"
+            f"{_harmless(str(to_json_plotly(figure)))}</script>\n"
         )
     if exhibit.sheet:
         yield from _table(exhibit.sheet)

@@ -128,9 +128,7 @@ def _of_configuration(part: Part, group: Group) -> Exhibit:
 def _is(part: Part, group: Group) -> str:
     """In SQL: the cells of this configuration."""
     run = group.runs[0]
-    return " AND ".join(
-        f"r.{name} IS NOT DISTINCT FROM {_value(run[name])}" for name in part.keys
-    )
+    return " AND ".join(f"r.{name} IS NOT DISTINCT FROM {_value(run[name])}" for name in part.keys)
 
 
 def _value(value: object) -> str:

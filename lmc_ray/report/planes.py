@@ -56,7 +56,9 @@ def _heat(part: Part, rows: Sequence[Row], several: bool) -> Heat:
     for row in rows:
         place = line[row["y"]], column[row["x"]]
         values[place] = row["loss"]
-        words[place[0]][place[1]] = f"loss {row['loss']:.3g}, accuracy {100 * row['accuracy']:.1f} %"
+        words[place[0]][place[1]] = (
+            f"loss {row['loss']:.3g}, accuracy {100 * row['accuracy']:.1f} %"
+        )
     seed = "" if first["seed"] is None else f", seed {first['seed']}"
     of = f"{part.label(part.group(first))}, " if several else ""
     anchors = zip(first["anchors"], first["anchor_x"], first["anchor_y"], strict=True)

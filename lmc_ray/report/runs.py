@@ -22,9 +22,10 @@ SELECT benchmark, purpose, analysis, method, count(*) AS cells,
     list_sort(list(DISTINCT device)) AS devices, list_sort(list(DISTINCT version)) AS versions
 FROM runs WHERE sweep = {sweep}
 GROUP BY benchmark, purpose, analysis, method
-ORDER BY benchmark, purpose DESC, analysis, method
+ORDER BY benchmark, purpose, analysis, method
 """
 
+_PURPOSES = ("search", "confirm", "analysis", "nightly")
 _COLUMNS = (
     "for",
     "method",
@@ -42,7 +43,7 @@ _COLUMNS = (
 def runs(database: "duckdb.DuckDBPyConnection", sweep: str) -> Section | None:
     """The cells of a sweep, by what they were for."""
     sql = _SQL.format(sweep=literal(sweep)).strip()
-    rows = ask(database, sql)
+    rows = sorted(ask(database, sql), key=_in_order)
     if not rows:
         return None
     exhibit = Exhibit(
@@ -55,6 +56,17 @@ def runs(database: "duckdb.DuckDBPyConnection", sweep: str) -> Section | None:
         notes=_notes(rows),
     )
     return Section("What was run", [exhibit])
+
+
+def _in_order(row: Row) -> tuple[str, int, str, int]:
+    """As the work goes, and the methods as in every table."""
+    purpose, methods = row["purpose"], list(METHODS)
+    return (
+        row["benchmark"] or "",
+        _PURPOSES.index(purpose) if purpose in _PURPOSES else len(_PURPOSES),
+        row["analysis"] or "",
+        methods.index(row["method"]) if row["method"] in METHODS else len(methods),
+    )
 
 
 def _cells(row: Row) -> list[str]:

@@ -131,9 +131,7 @@ def importances(rows: Sequence[Row]) -> dict[str, float]:
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        direction="maximize"
-    )
+    study = optuna.create_study(direction="maximize")
     study.add_trials(
         [
             optuna.trial.create_trial(

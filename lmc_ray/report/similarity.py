@@ -21,17 +21,15 @@ GROUP BY ALL ORDER BY ALL
 """
 
 _MEASURES = {
-    "l2": ("L2 distance of the weights", None),
-    "cosine": ("cosine of the weights", (-1.0, 1.0)),
-    "cka": ("linear CKA of the activations", (0.0, 1.0)),
+    "l2": ("L2 distance of weights", None),
+    "cosine": ("cosine of weights", (-1.0, 1.0)),
+    "cka": ("CKA of activations", (0.0, 1.0)),
 }
 
 
 def similarity(part: Part) -> Section | None:
-    """One heat map per configuration and measure, layers over pairs."""
-    sql = _SQL.format(
-        columns=part.columns, where=part.where(), moments=moments("s.value")
-    ).strip()
+    """One heat map per configuration and measure, pairs over layers."""
+    sql = _SQL.format(columns=part.columns, where=part.where(), moments=moments("s.value")).strip()
     by_group = part.by_group(ask(part.database, sql))
     panels = [
         panel
@@ -45,11 +43,12 @@ def similarity(part: Part) -> Section | None:
     exhibit = Exhibit(
         name="similarity",
         title="Similarity of minima",
-        text="Layers over pairs of minima, mean over seeds. L2 and cosine compare weights; linear "
+        text="Pairs of minima over layers, mean over seeds. L2 and cosine compare weights; linear "
         "CKA (Kornblith et al. 2019) compares activations on one task's examples: 1 for the same "
         "up to rotation and scale.",
         sql=sql,
         panels=drawn,
+        columns=3,
         notes=[
             *left_out("heat maps", len(drawn), len(panels)),
             *left_out("pairs", min(pairs, _MOST_PAIRS), pairs),
@@ -73,19 +72,19 @@ def _of_group(prefix: str, rows: Sequence[Row]) -> list[Heat]:
 def _heat(prefix: str, rows: Sequence[Row]) -> Heat:
     label, limits = _MEASURES[rows[0]["measure"]]
     task = rows[0]["eval_task"]
-    pairs = spread_out(list(dict.fromkeys(ends(row) for row in rows)), _MOST_PAIRS)
-    # An axis counts from below: the first layer is to be at the top, the whole network below all.
-    layers = sorted({row["layer"] for row in rows}, key=_in_order, reverse=True)
-    values = np.full((len(layers), len(pairs)), np.nan)
-    words = [[""] * len(pairs) for _ in layers]
+    # An axis counts from below: the first pair is to be at the top.
+    pairs = spread_out(list(dict.fromkeys(ends(row) for row in rows)), _MOST_PAIRS)[::-1]
+    layers = sorted({row["layer"] for row in rows}, key=_in_order)
+    values = np.full((len(pairs), len(layers)), np.nan)
+    words = [[""] * len(layers) for _ in pairs]
     for row in rows:
         if (pair := ends(row)) in pairs:
-            place = layers.index(row["layer"]), pairs.index(pair)
+            place = pairs.index(pair), layers.index(row["layer"])
             found = summary(row)
             values[place] = found.mean
             words[place[0]][place[1]] = f"{row['layer']}, {pair}: {with_seeds(found, 3)}"
     of_task = f", task {task}" if task is not None else ""
-    return Heat(f"{prefix}{label}{of_task}", "", "", label, pairs, layers, values, words, limits)
+    return Heat(f"{prefix}{label}{of_task}", "", "", "", layers, pairs, values, words, limits)
 
 
 def _in_order(layer: str) -> tuple[bool, list[tuple[bool, int, str]]]:

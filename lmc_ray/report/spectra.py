@@ -160,7 +160,7 @@ def _shares(part: Part) -> Exhibit | None:
         text=f"Σ cos² over the {ranks} eigenvectors: 1 if the displacement lies in their span, 0 "
         "if it is at right angles to all; mean over seeds with its 95 % interval.",
         sql=sql,
-        panels=[Intervals("", "share of the squared displacement", names, styles, values)],
+        panels=[Intervals("", "Σ cos²", names, styles, values)],
         columns=1,
         notes=left_out("spectra", len(drawn), len(found)),
     )

@@ -28,11 +28,14 @@ def write_report(store: "Store", sweep: str | None, path: Path) -> None:
     """
     if path.is_dir():
         raise UserError(f"cannot write {path}: it is a folder; give a file, such as report.html")
-    with _replacing(path) as new:
-        chapters = collect(store, sweep)
-        from lmc_ray.report.page import page
+    if not path.parent.is_dir():
+        raise UserError(f"cannot write {path}: there is no folder {path.parent}")
+    chapters = collect(store, sweep)
+    from lmc_ray.report.page import page
 
-        new.write_text(page(chapters, store.root), encoding="utf-8")
+    text = page(chapters, store.root)
+    with _replacing(path) as new:
+        new.write_text(text, encoding="utf-8")
 
 
 def write_figures(store: "Store", sweep: str | None, folder: Path) -> list[Path]:
@@ -52,7 +55,7 @@ def write_figures(store: "Store", sweep: str | None, folder: Path) -> list[Path]
     """
     drawings = list(_drawings(collect(store, sweep)))
     if not drawings:
-        raise UserError(f"nothing to draw in {store.root} yet: no cell has finished")
+        raise UserError(f"nothing to draw in {store.root} yet: no trial or cell has ended")
     from lmc_ray.report.figures import save
 
     try:
@@ -89,7 +92,6 @@ def _replacing(path: Path) -> Iterator[Path]:
     """A new file beside this one, which takes its place once it is whole."""
     new = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        new.touch()  # before the work, which would be for nothing
         yield new
         new.replace(path)
     except OSError as problem:

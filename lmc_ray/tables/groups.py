@@ -92,9 +92,7 @@ def configurations(database: "duckdb.DuckDBPyConnection", purpose: str) -> list[
         "SELECT * FROM runs WHERE purpose = $purpose ORDER BY seed, cell_id", {"purpose": purpose}
     )
     names = [column[0] for column in relation.description or ()]
-    runs = [
-        dict(zip(names, map(hashable, values), strict=True)) for values in relation.fetchall()
-    ]
+    runs = [dict(zip(names, map(hashable, values), strict=True)) for values in relation.fetchall()]
     by_method: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
         key = (*_setting(run), run["method"], run["analysis"])

@@ -39,7 +39,7 @@ def night_sheet(rows: Sequence[Row], last: Mapping[tuple[str, str], Row | None])
 def night_cells(row: Row) -> tuple[str, ...]:
     """One row under `NIGHT_COLUMNS`."""
     return (
-        METHODS.get(row["method"], row["method"]),
+        METHODS.get(row["method"]) or str(row["method"]),
         row["benchmark"],
         f"{100 * row['mean']:.1f}",
         _difference(row, "difference", "difference_low", "difference_high"),
