@@ -4,6 +4,7 @@ import html
 import json
 import math
 import re
+import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -346,6 +347,16 @@ def test_leaving_out():
     assert left_out("tasks", 4, 20) == ["4 of 20 tasks drawn; the SQL has them all"]
 
 
+def test_names_of_minima_stand_on_their_own_plane(exhibits: dict[str, Exhibit]):
+    names = draw(exhibits["planes"]).layout.annotations
+    on = [(each.xref, each.text) for each in names if each.xref != "paper"]
+    assert on == [
+        (axis, minimum)
+        for axis in ("x", "x2")
+        for minimum in ("sequential 1", "sequential 5", "multitask 5")
+    ]
+
+
 def test_plotly_takes_every_figure(exhibits: dict[str, Exhibit]):
     """Its own check of every property comes with the figure's class."""
     for exhibit in exhibits.values():
@@ -456,8 +467,6 @@ def test_a_full_disk_leaves_the_older_report(
 
 
 def test_a_report_does_not_load_ray(store: Store, tmp_path: Path):
-    import subprocess
-
     code = (
         "import sys; from pathlib import Path; from lmc_ray.store import Store\n"
         "from lmc_ray.report import write_report\n"
@@ -469,5 +478,7 @@ def test_a_report_does_not_load_ray(store: Store, tmp_path: Path):
 
 
 def test_seeds_are_counted(exhibits: dict[str, Exhibit]):
-    for curve in exhibits["own-paths"].panels[0].curves:  # pyright: ignore
+    panel = exhibits["own-paths"].panels[0]
+    assert isinstance(panel, Lines)
+    for curve in panel.curves:
         assert {each.count for each in curve.y} == {len(SEEDS)}

@@ -338,4 +338,6 @@ def _anchors(panel: Heat, place: _Place) -> None:
             yshift=16,
             font={"color": "#000000", "size": 11},
             bgcolor="rgba(255,255,255,0.75)",
+            row=place.row,
+            col=place.column,
         )

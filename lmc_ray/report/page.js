@@ -5,7 +5,7 @@ const plots = [...document.querySelectorAll(".plot")].map((place) => ({
   ...JSON.parse(document.getElementById(`${place.id}-data`).textContent),
 }));
 const dark = matchMedia("(prefers-color-scheme: dark)");
-const PRINTED_WIDTH = 680; // pixels on A4
+const PRINTED_WIDTH = 1000; // pixels, which the style makes as wide as A4
 const CONFIG = {
   responsive: true,
   displaylogo: false,

@@ -77,8 +77,8 @@ def _exhibit(exhibit: Exhibit, key: str) -> Iterator[str]:
         figure = draw(exhibit)
         height = figure.layout["height"]
         yield (
-            f'<div class="plot" id="{key}-plot" role="img" style="height: {height}px" '
-            f'aria-label="{html.escape(exhibit.title)}"></div>\n'
+            f'<div class="scroll"><div class="plot" id="{key}-plot" style="height: {height}px" '
+            f'role="img" aria-label="{html.escape(exhibit.title)}"></div></div>\n'
             f'<script type="application/json" id="{key}-plot-data">'
             f"{_harmless(str(to_json_plotly(figure)))}</script>\n"
         )
