@@ -221,7 +221,7 @@ def test_shares_are_sums_of_squares(store: Store, exhibits: dict[str, Exhibit]):
 
 
 def test_similarities_by_pair_and_layer(exhibits: dict[str, Exhibit]):
-    l2, cosine, cka = exhibits["similarity"].panels
+    l2, cosine, cka = exhibits["similarity-MC-SGD (analysis)"].panels
     assert isinstance(l2, Heat)
     assert isinstance(cka, Heat)
     assert list(l2.x) == ["layer1", "layer2", "layer10", "all"]

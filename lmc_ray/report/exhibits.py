@@ -17,8 +17,6 @@ from lmc_ray.tables import Sheet
 Reals = NDArray[np.float64]
 T = TypeVar("T")
 
-_COUNTED = 12
-
 
 @dataclass(frozen=True)
 class Curve:
@@ -49,7 +47,6 @@ class Lines:
     x_label: str
     y_label: str
     curves: Sequence[Curve]
-    log_y: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,7 +83,7 @@ class Anchor:
 
 @dataclass(frozen=True)
 class Heat:
-    """A panel that shows a matrix as colours.
+    """A panel that shows a matrix as colours; where rows have names, all of an exhibit share them.
 
     Attributes:
         title: above it.
@@ -181,7 +178,6 @@ def one_scale(panels: Sequence[Panel]) -> bool:
     return len(scales) == 1 and all(scale and scale[1] for scale in scales)
 
 
-def counted(places: Sequence[float] | Sequence[str]) -> bool:
-    """Whether they are whole numbers, so few that an axis should have no others."""
-    whole = all(isinstance(place, int) for place in places)
-    return whole and len(places) > 0 and float(max(places)) - float(min(places)) <= _COUNTED
+def whole(places: Sequence[float] | Sequence[str]) -> bool:
+    """Whether they count something, so that an axis should have no numbers between."""
+    return all(isinstance(place, int) for place in places)

@@ -20,8 +20,8 @@ from lmc_ray.report.exhibits import (
     Intervals,
     Lines,
     Panel,
-    counted,
     one_scale,
+    whole,
 )
 
 _COLUMN = 3.35  # inches: one column of a paper of two
@@ -135,9 +135,7 @@ def _lines(axis: Axes, panel: Lines, handles: dict[str, Any]) -> None:
         handles.setdefault(_text(curve.name), _curve(axis, curve))
     axis.set_xlabel(_text(panel.x_label))
     axis.set_ylabel(_text(panel.y_label))
-    if panel.log_y:
-        axis.set_yscale("log")
-    if all(counted(curve.x) for curve in panel.curves):
+    if all(whole(curve.x) for curve in panel.curves):
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     if panel.curves and isinstance(panel.curves[0].x[0], str):
         axis.tick_params(axis="x", labelrotation=90)

@@ -18,14 +18,15 @@ from lmc_ray.report.exhibits import (
     Intervals,
     Lines,
     Panel,
-    counted,
     one_scale,
+    whole,
 )
 
 _ROW_HEIGHT = 300  # pixels
 _LINE_HEIGHT = 24  # of a row of intervals
 _BAND = 0.18
 _LEGEND_LINE = 20
+_MOST_TICKS = 12
 _GAP = 80  # pixels between rows of panels
 _SHAPES = {"line": "lines", "points": "markers", "both": "lines+markers", "steps": "lines"}
 
@@ -116,7 +117,7 @@ def _between(panels: Sequence[Panel], shared: bool) -> float:
     if any(isinstance(panel, Intervals) for panel in panels):
         return 0.3  # names stand there
     if any(isinstance(panel, Heat) for panel in panels):
-        return 0.12 if shared else 0.32  # or a bar of colours
+        return 0.2 if shared else 0.32  # or a bar of colours
     return 0.18
 
 
@@ -139,10 +140,14 @@ def _lines(panel: Lines, place: _Place, known: set[str]) -> None:
     if panel.curves and isinstance(panel.curves[0].x[0], str):
         place.x_axis(type="category", categoryorder="category ascending")
     place.y_axis(title_text=_text(panel.y_label), title_standoff=4)
-    if all(counted(curve.x) for curve in panel.curves):
+    if all(_few(curve.x) for curve in panel.curves):
         place.x_axis(dtick=1)
-    if panel.log_y:
-        place.y_axis(type="log")
+
+
+def _few(places: Sequence[float] | Sequence[str]) -> bool:
+    """Whether an axis can name each place; of more whole numbers plotly finds round ones itself."""
+    numbers = [place for place in places if not isinstance(place, str)]
+    return whole(places) and bool(numbers) and max(numbers) - min(numbers) < _MOST_TICKS
 
 
 def _band(curve: Curve) -> go.Scatter | None:
@@ -290,7 +295,7 @@ def _heat(panel: Heat, place: _Place, shared: bool) -> None:
     place.y_axis(title_text=_text(panel.y_label), title_standoff=4)
     place.x_axis(showgrid=False)
     place.y_axis(showgrid=False, automargin=_named(panel))
-    if counted(panel.x):
+    if _few(panel.x):
         place.x_axis(dtick=1)
     if panel.anchors:
         place.y_axis(scaleanchor=axis.xaxis.plotly_name.replace("axis", ""))

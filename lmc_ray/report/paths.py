@@ -1,4 +1,4 @@
-"""Loss and error along the paths between minima (Mirzadeh et al. 2021, figures 2 and 7)."""
+"""Loss and error along the paths between minima (Mirzadeh et al. 2021)."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -47,11 +47,9 @@ def paths(part: Part) -> Section | None:
     drawn = several[:_MOST_CONFIGURATIONS]
     exhibits = [own] if own else []
     exhibits += [_of_configuration(part, group) for group in drawn]
-    if len(several) > len(drawn):
-        rest = ", ".join(part.label(group) for group in several[len(drawn) :])
-        exhibits[-1] = replace(
-            exhibits[-1], notes=[*exhibits[-1].notes, f"not drawn: the paths of {rest}"]
-        )
+    if further := len(several) - len(drawn):
+        note = f"not drawn: the paths of {further} further configurations"
+        exhibits[-1] = replace(exhibits[-1], notes=[*exhibits[-1].notes, note])
     return Section(f"Paths: {part.title}", exhibits) if exhibits else None
 
 

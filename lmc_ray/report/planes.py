@@ -1,4 +1,4 @@
-"""Loss on planes through three minima (Mirzadeh et al. 2021, figure 3)."""
+"""Loss on planes through three minima (Mirzadeh et al. 2021)."""
 
 from collections.abc import Sequence
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from lmc_ray.report.words import ends, with_seeds
 
 _MOST_PAIRS = 24
 _MOST_PANELS = 9
+_MOST_CONFIGURATIONS = 6
 
 _SQL = """
 SELECT {columns}, s.measure, s.eval_task, s.to_task, s.from_task, s.from_minimum, s.to_minimum,
@@ -28,63 +30,57 @@ _MEASURES = {
 
 
 def similarity(part: Part) -> Section | None:
-    """One heat map per configuration and measure, pairs over layers."""
+    """One exhibit per configuration: a heat map for each measure, pairs over layers."""
     sql = _SQL.format(columns=part.columns, where=part.where(), moments=moments("s.value")).strip()
     by_group = part.by_group(ask(part.database, sql))
-    panels = [
-        panel
-        for label, rows in by_group.items()
-        for panel in _of_group(f"{label}: " if len(by_group) > 1 else "", rows)
-    ]
-    if not panels:
+    drawn = list(by_group.items())[:_MOST_CONFIGURATIONS]
+    exhibits = [_of_group(label, rows, sql) for label, rows in drawn]
+    if not exhibits:
         return None
-    drawn = panels[:_MOST_PANELS]
-    pairs = max(len({ends(row) for row in rows}) for rows in by_group.values())
-    exhibit = Exhibit(
-        name="similarity",
-        title="Similarity of minima",
+    more = left_out("configurations", len(drawn), len(by_group))
+    exhibits[-1] = replace(exhibits[-1], notes=[*exhibits[-1].notes, *more])
+    return Section(f"Similarity: {part.title}", exhibits)
+
+
+def _of_group(label: str, rows: Sequence[Row], sql: str) -> Exhibit:
+    by_measure: dict[tuple[str, int], list[Row]] = {}
+    for row in rows:
+        by_measure.setdefault((row["measure"], row["eval_task"] or 0), []).append(row)
+    keys = [key for name in _MEASURES for key in sorted(by_measure) if key[0] == name]
+    pairs = list(dict.fromkeys(ends(row) for row in rows))
+    drawn = spread_out(pairs, _MOST_PAIRS)
+    return Exhibit(
+        name=f"similarity-{label}",
+        title=f"Similarity of minima of {label}",
         text="Pairs of minima over layers, mean over seeds. L2 and cosine compare weights; linear "
         "CKA (Kornblith et al. 2019) compares activations on one task's examples: 1 for the same "
         "up to rotation and scale.",
         sql=sql,
-        panels=drawn,
+        panels=[_heat(by_measure[key], drawn) for key in keys[:_MOST_PANELS]],
         columns=3,
         notes=[
-            *left_out("heat maps", len(drawn), len(panels)),
-            *left_out("pairs", min(pairs, _MOST_PAIRS), pairs),
+            *left_out("heat maps", min(len(keys), _MOST_PANELS), len(keys)),
+            *left_out("pairs", len(drawn), len(pairs)),
         ],
     )
-    return Section(f"Similarity: {part.title}", [exhibit])
 
 
-def _of_group(prefix: str, rows: Sequence[Row]) -> list[Heat]:
-    by_measure: dict[tuple[str, int], list[Row]] = {}
-    for row in rows:
-        by_measure.setdefault((row["measure"], row["eval_task"] or 0), []).append(row)
-    return [
-        _heat(prefix, by_measure[key])
-        for measure in _MEASURES
-        for key in sorted(by_measure)
-        if key[0] == measure
-    ]
-
-
-def _heat(prefix: str, rows: Sequence[Row]) -> Heat:
+def _heat(rows: Sequence[Row], pairs: Sequence[str]) -> Heat:
     label, limits = _MEASURES[rows[0]["measure"]]
     task = rows[0]["eval_task"]
     # An axis counts from below: the first pair is to be at the top.
-    pairs = spread_out(list(dict.fromkeys(ends(row) for row in rows)), _MOST_PAIRS)[::-1]
+    lines = list(pairs)[::-1]
     layers = sorted({row["layer"] for row in rows}, key=_in_order)
-    values = np.full((len(pairs), len(layers)), np.nan)
-    words = [[""] * len(layers) for _ in pairs]
+    values = np.full((len(lines), len(layers)), np.nan)
+    words = [[""] * len(layers) for _ in lines]
     for row in rows:
-        if (pair := ends(row)) in pairs:
-            place = pairs.index(pair), layers.index(row["layer"])
+        if (pair := ends(row)) in lines:
+            place = lines.index(pair), layers.index(row["layer"])
             found = summary(row)
             values[place] = found.mean
             words[place[0]][place[1]] = f"{row['layer']}, {pair}: {with_seeds(found, 3)}"
     of_task = f", task {task}" if task is not None else ""
-    return Heat(f"{prefix}{label}{of_task}", "", "", "", layers, pairs, values, words, limits)
+    return Heat(f"{label}{of_task}", "", "", "", layers, lines, values, words, limits)
 
 
 def _in_order(layer: str) -> tuple[bool, list[tuple[bool, int, str]]]:

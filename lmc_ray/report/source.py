@@ -16,7 +16,7 @@ from lmc_ray.tables.groups import (
     Group,
     configurations,
     hashable,
-    title,
+    sequence,
 )
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Part:
     @property
     def title(self) -> str:
         """The sequence of tasks, in words."""
-        return title(self.groups[0].runs[0]).split(", sweep ")[0]
+        return sequence(self.groups[0].runs[0])
 
     @property
     def confirmed(self) -> list[Group]:

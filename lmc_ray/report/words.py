@@ -8,10 +8,10 @@ def interval(values: Summary | None, digits: int, scale: float = 1.0) -> str:
     """A mean and its 95 % interval: 81.2 [80.1, 82.3]."""
     if values is None:
         return NOT_AVAILABLE
-    mean = f"{scale * values.mean:.{digits}f}"
+    mean = f"{scale * values.mean:z.{digits}f}"
     if values.low is None or values.high is None:
         return mean
-    return f"{mean} [{scale * values.low:.{digits}f}, {scale * values.high:.{digits}f}]"
+    return f"{mean} [{scale * values.low:z.{digits}f}, {scale * values.high:z.{digits}f}]"
 
 
 def with_seeds(values: Summary, digits: int) -> str:

@@ -124,9 +124,13 @@ def by_setting(groups: Iterable[Group]) -> dict[tuple[Any, ...], list[Group]]:
 
 def title(run: Run) -> str:
     """What one table of results is about."""
+    return f"{sequence(run)}, sweep {run['sweep']}"
+
+
+def sequence(run: Run) -> str:
+    """The sequence of tasks and the part of it that was measured, in words."""
     angle = f" of {run['angle']:g} degrees" if run["angle"] is not None else ""
-    tasks = f"{run['benchmark']}, {run['tasks']} tasks{angle}"
-    return f"{tasks}, {run['split']} split, sweep {run['sweep']}"
+    return f"{run['benchmark']}, {run['tasks']} tasks{angle}, {run['split']} split"
 
 
 def _configurations(runs: list[Run]) -> list[Group]:
