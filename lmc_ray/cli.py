@@ -179,6 +179,40 @@ def compare(
 
 
 @app.command()
+def report(
+    root: Root,
+    sweep: Sweep = None,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE", help="the HTML file to write")
+    ] = Path("report.html"),
+) -> None:
+    """Write a report to look at in a browser: one HTML file that needs no network.
+
+    What was run, accuracy, paths, planes, curvature, similarity, the search and the nights, each
+    plot with the SQL behind it. What has no results yet has no section.
+    """
+    from lmc_ray.report import write_report
+
+    write_report(_results(root), sweep, output)
+    typer.echo(output)
+
+
+@app.command()
+def figures(
+    root: Root,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="DIR", help="the folder to write to")
+    ],
+    sweep: Sweep = None,
+) -> None:
+    """Draw the plots of the report for a paper, each as PDF and as PNG."""
+    from lmc_ray.report import write_figures
+
+    for file in write_figures(_results(root), sweep, output):
+        typer.echo(file)
+
+
+@app.command()
 def verify(root: Root) -> None:
     """Check every file of the results: torn or missing files, duplicates, incomplete cells.
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from scipy.special import stdtr, stdtrit
 
@@ -42,8 +43,27 @@ def summarise(values: Iterable[float]) -> Summary:
     if count == 1:
         return Summary(count, mean, None, None, None)
     std = math.sqrt(math.fsum((number - mean) ** 2 for number in numbers) / (count - 1))
-    half = float(stdtrit(count - 1, 0.975)) * std / math.sqrt(count)
+    return from_moments(count, mean, std)
+
+
+def from_moments(count: int, mean: float, std: float | None) -> Summary:
+    """What `summarise` says of values of which only these are known, as SQL's aggregates give them.
+
+    Args:
+        count: how many, at least 1.
+        mean: their mean.
+        std: their sample standard deviation; None for a single one.
+    """
+    if count == 1 or std is None or not math.isfinite(mean):
+        return Summary(count, mean, None, None, None)
+    half = _quantile(count - 1) * std / math.sqrt(count)
     return Summary(count, mean, std, mean - half, mean + half)
+
+
+@cache
+def _quantile(freedom: int) -> float:
+    """Of Student's t, for 95 % on both sides together."""
+    return float(stdtrit(freedom, 0.975))
 
 
 FEWEST_PAIRS = 6

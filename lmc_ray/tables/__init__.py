@@ -4,11 +4,12 @@ from lmc_ray.tables.accuracy import AccuracyRow, accuracy_rows, accuracy_sheets
 from lmc_ray.tables.barriers import BarriersRow, barriers_rows, barriers_sheets
 from lmc_ray.tables.compare import Comparison, compare, compare_sheets
 from lmc_ray.tables.contrasts import contrast_sheets
-from lmc_ray.tables.nights import night_sheet
+from lmc_ray.tables.nights import NIGHT_COLUMNS, night_cells, night_sheet
 from lmc_ray.tables.pending import pending
 from lmc_ray.tables.sheet import Sheet, render
 
 __all__ = [
+    "NIGHT_COLUMNS",
     "AccuracyRow",
     "BarriersRow",
     "Comparison",
@@ -20,6 +21,7 @@ __all__ = [
     "compare",
     "compare_sheets",
     "contrast_sheets",
+    "night_cells",
     "night_sheet",
     "pending",
     "render",

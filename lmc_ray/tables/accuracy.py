@@ -8,7 +8,15 @@ from lmc_ray import paper
 from lmc_ray.paper import Published
 from lmc_ray.statistics import Summary, summarise, welch
 from lmc_ray.tables.compare import probability
-from lmc_ray.tables.groups import Group, Run, by_setting, confirmed, title
+from lmc_ray.tables.groups import (
+    OWN_MINIMUM,
+    PLAIN_MINIMUM,
+    Group,
+    Run,
+    by_setting,
+    confirmed,
+    title,
+)
 from lmc_ray.tables.sheet import NOT_AVAILABLE, Sheet, short, spread
 
 if TYPE_CHECKING:
@@ -35,16 +43,6 @@ _COST = (
     "memory: examples kept per class and task; grad. evals, data seen: gradient evaluations and "
     "examples in them, per seed"
 )
-
-# From which minimum to which the line of a method runs; others than these two run as plain SGD's.
-_LINES = {
-    "mcsgd": ("connected", "connected"),
-    "er-mcsgd": ("connected", "connected"),
-    "weight-averaging": ("averaged", "averaged"),
-    "ema": ("averaged", "averaged"),
-    "multitask": ("sequential", "multitask"),
-}
-_PLAIN = ("sequential", "sequential")
 
 _RISES = """
     SELECT sweep, from_minimum, to_minimum, cell_id, loss_rise
@@ -124,8 +122,9 @@ def _row(rises: _Rises, group: Group, others: Sequence[Group]) -> AccuracyRow:
 
 
 def _rise(rises: _Rises, group: Group, others: Sequence[Group]) -> Summary | None:
-    line = _LINES.get(group.method, _PLAIN)
-    of_cell = rises.get((group.runs[0]["sweep"], *line), {})
+    stop = OWN_MINIMUM.get(group.method, PLAIN_MINIMUM)
+    start = PLAIN_MINIMUM if group.method == "multitask" else stop  # where the trio begins
+    of_cell = rises.get((group.runs[0]["sweep"], start, stop), {})
     runs = group.finished
     if group.method == "multitask":
         seeds = {run["seed"] for run in runs}

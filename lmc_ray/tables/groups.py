@@ -25,7 +25,17 @@ METHODS = {
     "multitask": "multitask",
 }
 
-_SETTING = ("sweep", "benchmark", "tasks", "angle", "classes_per_task")
+# Whose accuracies and paths are a method's own; the others have plain SGD's.
+OWN_MINIMUM = {
+    "mcsgd": "connected",
+    "er-mcsgd": "connected",
+    "weight-averaging": "averaged",
+    "ema": "averaged",
+    "multitask": "multitask",
+}
+PLAIN_MINIMUM = "sequential"
+
+SETTING = ("sweep", "benchmark", "tasks", "angle", "classes_per_task")
 
 
 @dataclass(frozen=True)
@@ -73,11 +83,20 @@ class Group:
 
 def confirmed(database: "duckdb.DuckDBPyConnection") -> list[Group]:
     """Every configuration that was confirmed, by setting and in the paper's order of methods."""
-    relation = database.sql("SELECT * FROM runs WHERE purpose = 'confirm' ORDER BY seed, cell_id")
-    runs = [dict(zip(relation.columns, row, strict=True)) for row in relation.fetchall()]
+    return configurations(database, "confirm")
+
+
+def configurations(database: "duckdb.DuckDBPyConnection", purpose: str) -> list[Group]:
+    """Every configuration that was run for this purpose; of analyses, for each kind of them."""
+    relation = database.execute(
+        "SELECT * FROM runs WHERE purpose = $purpose ORDER BY seed, cell_id", {"purpose": purpose}
+    )
+    names = [column[0] for column in relation.description or ()]
+    runs = [dict(zip(names, map(hashable, values), strict=True)) for values in relation.fetchall()]
     by_method: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
-        by_method.setdefault((*_setting(run), run["method"]), []).append(run)
+        key = (*_setting(run), run["method"], run["analysis"])
+        by_method.setdefault(key, []).append(run)
     groups = [group for rows in by_method.values() for group in _configurations(rows)]
     order = list(METHODS)
     return sorted(
@@ -90,6 +109,11 @@ def confirmed(database: "duckdb.DuckDBPyConnection") -> list[Group]:
     )
 
 
+def hashable(value: Any) -> Any:
+    """The value itself; of a list a tuple, so that it may be part of a key."""
+    return tuple(value) if isinstance(value, list) else value
+
+
 def by_setting(groups: Iterable[Group]) -> dict[tuple[Any, ...], list[Group]]:
     """The groups of each sweep and sequence of tasks."""
     settings: dict[tuple[Any, ...], list[Group]] = {}
@@ -100,9 +124,13 @@ def by_setting(groups: Iterable[Group]) -> dict[tuple[Any, ...], list[Group]]:
 
 def title(run: Run) -> str:
     """What one table of results is about."""
+    return f"{sequence(run)}, sweep {run['sweep']}"
+
+
+def sequence(run: Run) -> str:
+    """The sequence of tasks and the part of it that was measured, in words."""
     angle = f" of {run['angle']:g} degrees" if run["angle"] is not None else ""
-    tasks = f"{run['benchmark']}, {run['tasks']} tasks{angle}"
-    return f"{tasks}, {run['split']} split, sweep {run['sweep']}"
+    return f"{run['benchmark']}, {run['tasks']} tasks{angle}, {run['split']} split"
 
 
 def _configurations(runs: list[Run]) -> list[Group]:
@@ -125,7 +153,7 @@ def _configurations(runs: list[Run]) -> list[Group]:
 
 
 def _setting(run: Run) -> tuple[Any, ...]:
-    return tuple(run[name] for name in _SETTING)
+    return tuple(run[name] for name in SETTING)
 
 
 def _brief(value: object) -> str:

@@ -8,7 +8,7 @@ from lmc_ray.tables.sheet import NOT_AVAILABLE, Sheet
 
 Row = Mapping[str, Any]  # of `nights`
 
-_COLUMNS = (
+NIGHT_COLUMNS = (
     "method",
     "benchmark",
     "accuracy\n%",
@@ -29,20 +29,25 @@ def night_sheet(rows: Sequence[Row], last: Mapping[tuple[str, str], Row | None])
     """
     order = list(METHODS)
     lines = [
-        (
-            METHODS[row["method"]],
-            row["benchmark"],
-            f"{100 * row['mean']:.1f}",
-            _difference(row, "difference", "difference_low", "difference_high"),
-            _p(row["p"]),
-            _difference(row, "anchor_difference", "anchor_low", "anchor_high"),
-            _p(row["anchor_p"]),
-            row["verdict"],
-        )
+        night_cells(row)
         for row in sorted(rows, key=lambda row: (row["benchmark"], order.index(row["method"])))
     ]
     title = f"Night {rows[0]['night']} of {rows[0]['sweep']}"
-    return Sheet(title, _COLUMNS, lines, _notes(rows, last))
+    return Sheet(title, NIGHT_COLUMNS, lines, _notes(rows, last))
+
+
+def night_cells(row: Row) -> tuple[str, ...]:
+    """One row under `NIGHT_COLUMNS`."""
+    return (
+        METHODS.get(row["method"]) or str(row["method"]),
+        row["benchmark"],
+        f"{100 * row['mean']:.1f}",
+        _difference(row, "difference", "difference_low", "difference_high"),
+        _p(row["p"]),
+        _difference(row, "anchor_difference", "anchor_low", "anchor_high"),
+        _p(row["anchor_p"]),
+        row["verdict"],
+    )
 
 
 def _notes(rows: Sequence[Row], last: Mapping[tuple[str, str], Row | None]) -> list[str]:

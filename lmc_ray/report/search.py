@@ -1,0 +1,223 @@
+"""The search: what was tried, which hyperparameters mattered, what more memory buys."""
+
+import json
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+from lmc_ray.report.exhibits import Curve, Exhibit, Intervals, Lines, Section
+from lmc_ray.report.palette import Style
+from lmc_ray.report.source import Row, ask, literal
+from lmc_ray.statistics import Summary
+from lmc_ray.tables.groups import METHODS
+
+if TYPE_CHECKING:
+    import duckdb
+    from optuna.distributions import BaseDistribution
+
+_SQL = """
+SELECT study, number, generation, state, params, coalesce(value, "values"[1]) AS accuracy,
+    CASE WHEN len("values") > 1 THEN "values"[2]
+        ELSE TRY_CAST(params ->> '$.memory_per_class' AS DOUBLE) END AS memory,
+    len("values") > 1 AS pareto, pruned_at_task
+FROM trials WHERE sweep = {sweep}
+ORDER BY study, number
+"""
+
+_STATES = {
+    "complete": ("complete", Style(0)),
+    "pruned": ("pruned: accuracy on the tasks until then", Style(6, 1)),
+    "diverged": ("diverged: at chance", Style(1, 3)),
+}
+_COMPARABLE = ("complete", "diverged")
+FEWEST_TRIALS = 4
+"""Complete trials below which no importance is computed."""
+
+_SEED = 0  # of the importance: the same rows give the same report
+
+
+def search(database: "duckdb.DuckDBPyConnection", sweep: str) -> Section | None:
+    """History, importances and Pareto fronts of a sweep's studies."""
+    sql = _SQL.format(sweep=literal(sweep)).strip()
+    studies: dict[str, list[Row]] = {}
+    for row in ask(database, sql):
+        row["params"] = json.loads(row["params"] or "{}")
+        if row["accuracy"] is not None and isfinite(row["accuracy"]):
+            studies.setdefault(row["study"] or "", []).append(row)
+    if not studies:
+        return None
+    exhibits = [_history(studies, sql), _importances(studies, sql), _fronts(studies, sql)]
+    return Section("The search", [exhibit for exhibit in exhibits if exhibit])
+
+
+def _history(studies: Mapping[str, Sequence[Row]], sql: str) -> Exhibit:
+    panels = [
+        Lines(_title(study), "trial", "accuracy on validation, %", _tried(rows))
+        for study, rows in studies.items()
+    ]
+    return Exhibit(
+        name="history",
+        title="History",
+        text="Each point is a proposed configuration, scored on validation data (mean over its "
+        "seeds); the staircase is the best complete one so far. A pruned trial's accuracy is over "
+        "fewer tasks and not comparable.",
+        sql=sql,
+        panels=panels,
+    )
+
+
+def _tried(rows: Sequence[Row]) -> list[Curve]:
+    curves = [
+        Curve(
+            name,
+            style,
+            [row["number"] for row in of_state],
+            [_single(100 * row["accuracy"]) for row in of_state],
+            shape="points",
+            words=[_params(row) for row in of_state],
+        )
+        for state, (name, style) in _STATES.items()
+        if (of_state := [row for row in rows if row["state"] == state])
+    ]
+    complete = [row for row in rows if row["state"] == "complete"]
+    if complete:
+        best = [
+            max(row["accuracy"] for row in complete[: index + 1]) for index in range(len(complete))
+        ]
+        numbers = [row["number"] for row in complete]
+        # To the end of the search: what came later was no better.
+        numbers, best = [*numbers, rows[-1]["number"]], [*best, best[-1]]
+        values = [_single(100 * value) for value in best]
+        curves.append(Curve("best so far", Style(2), numbers, values, shape="steps"))
+    return curves
+
+
+def _importances(studies: Mapping[str, Sequence[Row]], sql: str) -> Exhibit | None:
+    panels = [
+        Intervals(
+            _title(study),
+            "share of the variance explained",
+            list(shares),
+            [Style(0)] * len(shares),
+            [_single(share) for share in shares.values()],
+        )
+        for study, rows in studies.items()
+        if (shares := importances(rows))
+    ]
+    if not panels:
+        return None
+    return Exhibit(
+        name="importances",
+        title="Importance of hyperparameters",
+        text="How much of the accuracy's variance over the tried configurations each "
+        "hyperparameter explains, by functional ANOVA (Hutter et al. 2014) on the complete and "
+        "diverged trials. The fewer trials, the rougher.",
+        sql=sql,
+        panels=panels,
+    )
+
+
+def importances(rows: Sequence[Row]) -> dict[str, float]:
+    """The importance of each hyperparameter, from the greatest; empty with too few trials.
+
+    Args:
+        rows: of one study, with `params`, `accuracy` and `state`.
+    """
+    done = [row for row in rows if row["state"] in _COMPARABLE]
+    space = _space([row["params"] for row in done])
+    if len(done) < FEWEST_TRIALS or not space or len({row["accuracy"] for row in done}) == 1:
+        return {}
+    import optuna
+    from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(direction="maximize")
+    study.add_trials(
+        [
+            optuna.trial.create_trial(
+                params={name: row["params"][name] for name in space},
+                distributions=dict(space),
+                value=row["accuracy"],
+            )
+            for row in done
+        ]
+    )
+    return get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=_SEED))
+
+
+def _space(tried: Sequence[Mapping[str, Any]]) -> dict[str, "BaseDistribution"]:
+    """The ranges that the trials had in common, as far as their values tell."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+    space: dict[str, BaseDistribution] = {}
+    for name in sorted(set.intersection(*(set(params) for params in tried)) if tried else ()):
+        values = [params[name] for params in tried]
+        if len(set(map(repr, values))) == 1:
+            continue
+        if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+            low, high = float(min(values)), float(max(values))
+            space[name] = FloatDistribution(low, high, log=0 < 10 * low < high)
+        else:
+            space[name] = CategoricalDistribution(list(dict.fromkeys(values)))
+    return space
+
+
+def _fronts(studies: Mapping[str, Sequence[Row]], sql: str) -> Exhibit | None:
+    panels = [
+        Lines(_title(study), "memory, examples per class and task", "accuracy on validation, %", c)
+        for study, rows in studies.items()
+        if (c := _front(rows))
+    ]
+    if not panels:
+        return None
+    return Exhibit(
+        name="pareto",
+        title="Accuracy against memory",
+        text="Each point is a complete configuration; the staircase joins those that no other "
+        "beats in accuracy with as little memory (the Pareto front).",
+        sql=sql,
+        panels=panels,
+    )
+
+
+def _front(rows: Sequence[Row]) -> list[Curve]:
+    done = [row for row in rows if row["state"] == "complete" and row["memory"] is not None]
+    if len({row["memory"] for row in done}) < 2:
+        return []
+    best, front = float("-inf"), list[Row]()
+    for row in sorted(done, key=lambda row: (row["memory"], -row["accuracy"], row["number"])):
+        if row["accuracy"] > best:
+            best = row["accuracy"]
+            front.append(row)
+
+    def curve(name: str, style: Style, chosen: Sequence[Row], steps: bool) -> Curve:
+        return Curve(
+            name,
+            style,
+            [row["memory"] for row in chosen],
+            [_single(100 * row["accuracy"]) for row in chosen],
+            shape="steps" if steps else "points",
+            words=[_params(row) for row in chosen],
+        )
+
+    return [
+        curve("complete", Style(0), done, steps=False),
+        curve("Pareto front", Style(2), front, steps=True),
+    ]
+
+
+def _title(study: str) -> str:
+    return METHODS.get(study, study)
+
+
+def _single(value: float) -> Summary:
+    return Summary(1, value, None, None, None)
+
+
+def _params(row: Row) -> str:
+    values = (
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in sorted(row["params"].items())
+    )
+    pruned = f" (pruned at task {row['pruned_at_task']})" if row["pruned_at_task"] else ""
+    return f"trial {row['number']}{pruned}: {', '.join(values)}"

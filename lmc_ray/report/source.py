@@ -1,0 +1,158 @@
+"""Where a report's rows come from: SQL that anyone can run again, over one sequence of tasks."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from lmc_ray.report import palette
+from lmc_ray.report.palette import Style
+from lmc_ray.statistics import Summary, from_moments
+from lmc_ray.store.schemas import CONFIGURATION
+from lmc_ray.tables.groups import (
+    OWN_MINIMUM,
+    PLAIN_MINIMUM,
+    SETTING,
+    Group,
+    configurations,
+    hashable,
+    sequence,
+)
+
+if TYPE_CHECKING:
+    import duckdb
+
+Row = dict[str, Any]
+
+OWN = (
+    "CASE r.method "
+    + " ".join(f"WHEN '{method}' THEN '{minimum}'" for method, minimum in OWN_MINIMUM.items())
+    + f" ELSE '{PLAIN_MINIMUM}' END"
+)
+"""In SQL: which minimum is the method's own."""
+
+_PURPOSES = ("confirm", "analysis")
+
+
+def ask(database: "duckdb.DuckDBPyConnection", sql: str) -> list[Row]:
+    """The rows of a query, by column."""
+    relation = database.execute(sql)
+    names = [column[0] for column in relation.description or ()]
+    return [dict(zip(names, values, strict=True)) for values in relation.fetchall()]
+
+
+def literal(value: object) -> str:
+    """A value as SQL writes it."""
+    if isinstance(value, str):
+        return "'" + value.replace("'", "''") + "'"
+    if isinstance(value, float):
+        # With an exponent it is a double from the start, and the very one that was stored.
+        return repr(value) if "e" in repr(value) else f"{value!r}e0"
+    return str(value)
+
+
+def moments(column: str, name: str = "") -> str:
+    """In SQL: mean and sample standard deviation of a column, for `summary` to read.
+
+    The spread is that of finite values only, because SQL has none of infinity; then the mean is
+    infinite too, and `summary` gives no interval.
+    """
+    return (
+        f"avg({column}) AS {name}mean, "
+        f"stddev_samp({column}) FILTER (isfinite({column})) AS {name}std"
+    )
+
+
+def summary(row: Row, name: str = "", scale: float = 1.0) -> Summary:
+    """Mean and interval from the columns of `moments` and `seeds`."""
+    mean, std = row[f"{name}mean"], row[f"{name}std"]
+    return from_moments(row["seeds"], scale * mean, None if std is None else scale * std)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One sequence of tasks in one sweep: what may be compared and averaged.
+
+    Attributes:
+        database: the rows of the sweep.
+        groups: the configurations that were confirmed or analysed there.
+    """
+
+    database: "duckdb.DuckDBPyConnection"
+    groups: Sequence[Group]
+
+    @property
+    def sweep(self) -> str:
+        """Its name."""
+        return self.groups[0].runs[0]["sweep"]
+
+    @property
+    def title(self) -> str:
+        """The sequence of tasks, in words."""
+        return sequence(self.groups[0].runs[0])
+
+    @property
+    def confirmed(self) -> list[Group]:
+        """The configurations whose accuracy counts."""
+        return [group for group in self.groups if group.runs[0]["purpose"] == "confirm"]
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """The columns of `runs` that tell the configurations apart."""
+        differing = {name for group in self.groups for name in group.differences}
+        names = ["purpose", "analysis", "method"]
+        return names + [name for name in CONFIGURATION if name in differing]
+
+    @property
+    def columns(self) -> str:
+        """The same for SQL, of `runs` as r."""
+        return ", ".join(f"r.{name}" for name in self.keys)
+
+    def where(self, analyses: bool = True) -> str:
+        """In SQL: the finished cells of this part, of `runs` as r.
+
+        Args:
+            analyses: whether cells that only measured count beside those that trained.
+        """
+        run = self.groups[0].runs[0]
+        purposes = ", ".join(map(literal, _PURPOSES if analyses else _PURPOSES[:1]))
+        same = [
+            f"r.{name} = {literal(run[name])}" if run[name] is not None else f"r.{name} IS NULL"
+            for name in SETTING
+        ]
+        return " AND ".join([*same, f"r.purpose IN ({purposes})", "r.status = 'finished'"])
+
+    def group(self, row: Row) -> Group:
+        """The configuration of a row that has the columns `keys`."""
+        return self._by_key[tuple(hashable(row[name]) for name in self.keys)]
+
+    @cached_property
+    def _by_key(self) -> dict[tuple[Any, ...], Group]:
+        return {tuple(g.runs[0][name] for name in self.keys): g for g in self.groups}
+
+    def label(self, group: Group) -> str:
+        """The configuration's name; where it was confirmed and analysed, which of the two."""
+        if group.runs[0]["purpose"] == "analysis" and self.confirmed:
+            return f"{group.label} (analysis)"
+        return group.label
+
+    def by_group(self, rows: Iterable[Row]) -> dict[str, list[Row]]:
+        """Rows by the label of their configuration, in the order of the tables."""
+        found: dict[str, list[Row]] = {self.label(group): [] for group in self.groups}
+        for row in rows:
+            found[self.label(self.group(row))].append(row)
+        return {label: of_group for label, of_group in found.items() if of_group}
+
+    def style(self, row: Row) -> Style:
+        """The colour of a row's configuration."""
+        group = self.group(row)
+        return palette.of_method(group.method, group.number)
+
+
+def parts(database: "duckdb.DuckDBPyConnection") -> list[Part]:
+    """The sequences of tasks of a database with one sweep."""
+    found: dict[tuple[Any, ...], list[Group]] = {}
+    for purpose in _PURPOSES:
+        for group in configurations(database, purpose):
+            found.setdefault(group.setting, []).append(group)
+    return [Part(database, groups) for groups in found.values()]
