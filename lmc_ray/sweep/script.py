@@ -18,6 +18,7 @@ from lmc_ray.errors import UserError, unknown
 from lmc_ray.learners import METHODS
 from lmc_ray.learners.presets import preset as preset_values
 from lmc_ray.models import build
+from lmc_ray.report import write_report
 from lmc_ray.store import Store, check_sweep_name
 from lmc_ray.sweep.analyses import KINDS, SMOKE, Connectivity, kinds_of, plan
 from lmc_ray.sweep.analyst import run_analyses
@@ -29,7 +30,7 @@ from lmc_ray.sweep.space import Range, parse
 from lmc_ray.sweep.study import Protocol, Study, StudyRun, check_methods
 from lmc_ray.sweep.trainable import Workplace
 from lmc_ray.sweep.tuned import tuned
-from lmc_ray.tables import accuracy_sheets, render
+from lmc_ray.tables import accuracy_sheets, barriers_sheets, contrast_sheets, render
 
 DEFAULT_BENCHMARK = "rotated-digits"
 PARETO_MEMORY = Range(1, 10)
@@ -216,7 +217,7 @@ def main(
             with store.database(sweep) as database:
                 planned = plan(database, sweep, how, kinds, path or ())
             whole = run_analyses(planned, store, workplace, machine, console)
-        _report(console, store, sweep, results)
+        _report(console, store, sweep, results, measured=connectivity is not None)
         for title in _unconfirmed(runs):
             print(
                 f"{title}: no trial came to its end (see trials), so none is confirmed: "
@@ -383,13 +384,21 @@ def _unconfirmed(studies: Sequence[StudyRun]) -> list[str]:
     return [METHODS[each.study.method].title for each in ended]
 
 
-def _report(console: Console, store: Store, sweep: str, results: str) -> None:
+def _report(console: Console, store: Store, sweep: str, results: str, *, measured: bool) -> None:
     with store.database(sweep) as database:
         sheets = accuracy_sheets(database)
+        if measured:
+            sheets += barriers_sheets(database) + contrast_sheets(database)
     root = quote(results)
     # `out`, not `print`: a command to copy must not be broken into lines.
     console.out(f"\n{render(sheets, 'text')}")
     console.out(f"Results:     {results} (sweep {sweep})")
+    page = Path("." if "://" in results else results) / f"{sweep}.html"
+    try:
+        write_report(store, sweep, page)
+        console.out(f"Report:      {page}")
+    except UserError as problem:  # the results are there all the same
+        console.out(f"Report:      none ({problem})")
     console.out(f"Next, paths: .venv/bin/lmc-ray table {root} --what barriers --sweep {sweep}")
     sql = "SELECT method, avg(average_accuracy) FROM runs WHERE purpose = 'confirm' GROUP BY method"
     console.out(f'or in SQL:   .venv/bin/lmc-ray query {root} "{sql}"')
