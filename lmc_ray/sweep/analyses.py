@@ -296,6 +296,44 @@ def _between(one: _Seed, other: _Seed, how: Connectivity) -> list[Analysis]:
     ]
 
 
+def check_paths(paths: Sequence[str], keep: Sequence[int], tasks: int) -> None:
+    """Refuse, before any training, a path that can never be measured.
+
+    Args:
+        paths: as the user gave them.
+        keep: the tasks after which minima are kept.
+        tasks: how many there are.
+
+    Raises:
+        UserError: its form, a task after which nothing is kept, or one that is not there.
+    """
+    for text in paths:
+        start, end, _ = _parsed(text, tasks)
+        for _, task in (start, end):
+            if task not in keep:
+                kept = ", ".join(map(str, keep)) or "none"
+                raise UserError(
+                    f"--path {text}: no minimum is kept after task {task}, but after {kept}:"
+                    " see --keep-minima"
+                )
+
+
+def _parsed(text: str, tasks: int) -> tuple[tuple[str, int], tuple[str, int], tuple[int, ...]]:
+    """Both ends and the evaluation tasks of a user's path.
+
+    Raises:
+        UserError: it has another form, or there is no such task.
+    """
+    parts = _PATH.fullmatch(text.replace(" ", ""))
+    if not parts:
+        raise UserError(f"--path {text}: write it as in 'sequential:1->multitask:5@1'")
+    every = range(1, tasks + 1)
+    on = every if parts[5] == "all" else sorted({int(task) for task in parts[5].split(",")})
+    if wrong := [task for task in on if task not in every]:
+        raise UserError(f"--path {text}: there is no task {wrong[0]}, only 1 to {tasks}")
+    return (parts[1], int(parts[2])), (parts[3], int(parts[4])), tuple(on)
+
+
 def _asked(seed: _Seed, how: Connectivity, paths: Sequence[str]) -> list[Analysis]:
     """The paths that the user asks for, of one seed.
 
@@ -304,11 +342,9 @@ def _asked(seed: _Seed, how: Connectivity, paths: Sequence[str]) -> list[Analysi
     """
     found = []
     for text in paths:
-        parts = _PATH.fullmatch(text.replace(" ", ""))
-        if not parts:
-            raise UserError(f"--path {text}: write it as in 'sequential:1->multitask:5@1'")
+        start, end, chosen = _parsed(text, seed.place.tasks)
         ends = []
-        for name, task in ((parts[1], int(parts[2])), (parts[3], int(parts[4]))):
+        for name, task in (start, end):
             if (name, task) not in seed.ends:
                 kept = [f"{minimum}:{after}" for minimum, after in seed.ends]
                 raise UserError(
@@ -316,11 +352,6 @@ def _asked(seed: _Seed, how: Connectivity, paths: Sequence[str]) -> list[Analysi
                     " (others: --keep-minima, under another --name)"
                 )
             ends.append(seed.ends[name, task])
-        last = seed.place.tasks
-        tasks = range(1, last + 1) if parts[5] == "all" else map(int, parts[5].split(","))
-        chosen = tuple(sorted(set(tasks)))
-        if wrong := [task for task in chosen if not 1 <= task <= last]:
-            raise UserError(f"--path {text}: there is no task {wrong[0]}, only 1 to {last}")
         found.append(_path(seed, ends[0], ends[1], chosen, how, "same-init"))
     return found
 

@@ -20,7 +20,7 @@ from lmc_ray.learners.presets import preset as preset_values
 from lmc_ray.models import build
 from lmc_ray.report import write_report
 from lmc_ray.store import Store, check_sweep_name
-from lmc_ray.sweep.analyses import KINDS, SMOKE, Connectivity, kinds_of, plan
+from lmc_ray.sweep.analyses import KINDS, SMOKE, Connectivity, check_paths, kinds_of, plan
 from lmc_ray.sweep.analyst import run_analyses
 from lmc_ray.sweep.cells import Place
 from lmc_ray.sweep.cluster import Resources, connect
@@ -179,6 +179,8 @@ def main(
             asynchronous=asynchronous,
             keep_minima=tasks_to_keep(keep_minima, place.tasks),
         )
+        if connectivity is not None:
+            check_paths(path or (), protocol.keep_minima, place.tasks)
         sweep = name
         if sweep is None:
             sweep = sweep_name(script, place.benchmark, chosen, protocol)

@@ -1,0 +1,136 @@
+"""Trios, controls and all that is measured of them, with Ray: repeated, killed, minima lost."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray_support import FREE, SWEEPS, Ended, defects, started, sweep, wait_until, whole
+
+from lmc_ray.store import TABLES, Store
+
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(1500)]
+
+SCRIPT = SWEEPS / "connectivity.py"
+SMALL = ("--tasks", "2", "--seeds", "2", "--name", "mine")
+MEASURED = ("paths", "barriers", "planes", "spectra", "similarities")
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ended]:
+    """The sweep of these tests, undisturbed."""
+    root = tmp_path_factory.mktemp("calm") / "results"
+    return root, whole(root, *SMALL, script=SCRIPT)
+
+
+def content(root: Path) -> dict[str, list[str]]:
+    """Every visible row, but what may differ from run to run."""
+    found: dict[str, list[str]] = {}
+    with Store(str(root)).database() as database:
+        for table in TABLES:
+            relation = database.sql(f"SELECT * FROM {table}")
+            rows = (dict(zip(relation.columns, row, strict=True)) for row in relation.fetchall())
+            free = (*FREE, "uri", "sha256")  # the attempt is part of a file's place and metadata
+            found[table] = sorted(
+                repr({k: v for k, v in row.items() if k not in free}) for row in rows
+            )
+    return found
+
+
+def parquet(root: Path) -> set[Path]:
+    return {path for path in root.rglob("*") if path.suffix in (".parquet", ".safetensors")}
+
+
+def test_everything_is_measured_once(calm: tuple[Path, Ended]) -> None:
+    root, ended = calm
+    rows = content(root)
+    assert all(rows[table] for table in (*MEASURED, "minima"))
+    with Store(str(root)).database() as database:
+        kinds = database.sql("SELECT DISTINCT analysis FROM runs WHERE purpose = 'analysis'")
+        assert {kind for (kind,) in kinds.fetchall()} == {
+            *("path", "seeds", "plane", "spectrum", "similarity")
+        }
+    assert (root / "mine.html").is_file()
+    assert f"Report:      {root / 'mine.html'}" in ended.out
+    for words in ("sequential 1 → multitask 2 (other-init)", "(aligned)", "within seeds, MC-SGD"):
+        assert words in ended.out
+
+
+def test_a_second_start_does_nothing_and_one_more_path_trains_nothing(
+    calm: tuple[Path, Ended],
+) -> None:
+    root, before = calm[0], parquet(calm[0])
+    whole(root, *SMALL, script=SCRIPT)
+    assert parquet(root) == before
+    path = ("--path", "multitask:1->connected:2@all", "--measure", "path")
+    whole(root, *SMALL, *path, script=SCRIPT)
+    new = {file.parent.parent.name for file in parquet(root) - before}
+    assert new == {"paths", "barriers", "runs"}
+
+
+def test_killed_while_it_measures(calm: tuple[Path, Ended], tmp_path: Path) -> None:
+    """The driver by SIGKILL, then a worker in the restarted sweep: the same rows, each once."""
+    root = tmp_path / "results"
+
+    def measured() -> int:
+        return len(list((root / "runs").rglob("*.parquet")))
+
+    with started(root, *SMALL, script=SCRIPT) as driver:
+        wait_until(lambda: (root / "similarities").exists() or measured() > 6, "nothing measured")
+        driver.kill()
+    before = measured()
+    with started(root, *SMALL, script=SCRIPT) as driver:
+        workers: list[int] = []
+
+        def at_work() -> Any:
+            workers[:] = [pid for pid, name in driver.processes().items() if "measure" in name]
+            return workers or driver.process.poll() is not None
+
+        wait_until(at_work, "nobody measures")
+        if workers:
+            os.kill(workers[0], signal.SIGKILL)
+        ended = driver.wait()
+    assert ended.status == 0, ended.err
+    assert measured() >= before
+    undisturbed = tmp_path / "undisturbed" / "results"
+    whole(undisturbed, *SMALL, script=SCRIPT)
+    assert content(root) == content(undisturbed)
+    assert defects(root) == []
+
+
+def test_a_lost_minimum_is_named(tmp_path: Path) -> None:
+    root = tmp_path / "results"
+    whole(root, *SMALL, "--measure", "path", script=SCRIPT)
+    with Store(str(root)).database() as database:
+        cell, where = database.sql(
+            "SELECT cell_id, uri FROM minima WHERE minimum = 'multitask' AND task = 2 AND seed = 0"
+            " ORDER BY cell_id IN (SELECT cell_id FROM runs WHERE purpose = 'control')"
+        ).fetchall()[0]
+    (root / where).unlink()
+    ended = sweep(root, *SMALL, "--measure", "similarity", script=SCRIPT)
+    assert ended.status == 2
+    (line,) = ended.err.splitlines()
+    assert line.startswith(f"connectivity: error: minimum multitask:2 of cell {cell} (seed 0)")
+    assert "train it again" in line
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--keep-minima", "1,9"), "there is no task 9, only 1 to 2"),
+        (("--keep-minima", "2", "--path", "sequential:1->sequential:2@1"), "no minimum is kept"),
+        (("--path", "sequential:1->sequential:2@7"), "there is no task 7"),
+        (("--path", "1->2"), "write it as in"),
+        (("--measure", "planes"), "did you mean 'plane'"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_trained(
+    tmp_path: Path, options: tuple[str, ...], says: str
+) -> None:
+    root = tmp_path / "results"
+    ended = sweep(root, *SMALL, *options, script=SCRIPT)
+    assert ended.status == 2
+    (line,) = ended.err.splitlines()
+    assert says in line
+    assert not root.exists()
