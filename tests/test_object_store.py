@@ -144,7 +144,7 @@ def test_every_command(here: ObjectStore):
     assert "MC-SGD" in before.stdout
     compacted = lmc_ray(here.environment, "compact", root, "--sweep", "s")
     assert (compacted.returncode, compacted.stderr) == (0, "")
-    assert "merged, 2 cells; 10 → 5 files" in compacted.stdout
+    assert "merged, 2 cells; 16 → 8 files" in compacted.stdout
     assert lmc_ray(here.environment, "table", root).stdout == before.stdout
     sql = "SELECT count(*) AS n FROM accuracies"
     assert lmc_ray(here.environment, "query", root, sql, "--format", "csv").stdout == "n\n6\n"
