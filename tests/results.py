@@ -48,6 +48,8 @@ def barrier(
     return {
         "cell_id": cell,
         "path_id": f"{start[0]}:{start[1]}->{stop[0]}:{stop[1]}",
+        "from_cell_id": cell,
+        "to_cell_id": cell,
         "from_minimum": start[0],
         "from_task": start[1],
         "to_minimum": stop[0],
