@@ -17,30 +17,26 @@ _MOST_CONFIGURATIONS = 12
 IS_OWN = f"""(b.curve = 'linear' AND b.control = 'same-init' AND b.from_minimum = {OWN}
     AND b.to_minimum = b.from_minimum AND b.from_task = 1 AND b.to_task = r.tasks)"""
 
-# Every path once, and the cell that its first minimum comes from.
-_FROM = "JOIN runs AS r ON r.sweep = b.sweep AND r.cell_id = b.from_cell_id"
-_POINTS = f"""measured_paths AS b
-JOIN paths AS p USING (sweep, cell_id, path_id, curve, control, eval_task, split)
-{_FROM}"""
+# Every path once, with the cell that its first minimum comes from.
+_MEASURED = """measured_paths AS b
+    JOIN runs AS r ON r.sweep = b.sweep AND r.cell_id = b.from_cell_id"""
 
-_OWN_PATHS = """
-SELECT {columns}, b.eval_task, p.alpha, count(*) AS seeds,
+# First the paths and only then their points, or DuckDB may join points and cells by sweep alone.
+_POINTS = """
+WITH asked AS MATERIALIZED (
+    SELECT {columns}, {question} AS question, b.sweep, b.cell_id, b.path_id,
+        b.from_minimum, b.from_task, b.to_minimum, b.to_task, b.curve, b.control, b.eval_task,
+        b.split
+    FROM {measured}
+    WHERE {where}
+        AND {which}
+)
+SELECT {columns}, question, r.to_task, r.from_task, eval_task, r.from_minimum, r.to_minimum,
+    curve, control, p.alpha, count(*) AS seeds,
     {loss},
     {error}
-FROM {points}
-WHERE {where}
-    AND {own}
-GROUP BY ALL ORDER BY ALL
-"""
-
-_PATHS = """
-SELECT {columns}, b.to_task, b.from_task, b.eval_task, b.from_minimum, b.to_minimum,
-    b.curve, b.control, p.alpha, count(*) AS seeds,
-    {loss},
-    {error}
-FROM {points}
-WHERE {where}
-    AND {which}
+FROM asked AS r JOIN paths AS p USING (sweep, cell_id, path_id, curve, control, eval_task, split)
+WHERE question IS NOT NULL
 GROUP BY ALL ORDER BY ALL
 """
 
@@ -60,14 +56,16 @@ class _Question:
         title: of the exhibit, after the configuration.
         text: what it shows.
         which: in SQL: the paths that belong to it and to no other, of `measured_paths` as b.
-        beside: in SQL: those that are drawn, if others stand beside them.
     """
 
     title: str
     text: str
     which: str
-    beside: str = ""
 
+
+# What a path is, beside its points and its configuration.
+_PATH = "from_minimum", "from_task", "to_minimum", "to_task", "eval_task"
+_KIND = "curve", "control", "from_minimum", "to_minimum"
 
 _SAME = "b.control = 'same-init' AND b.eval_task = b.from_task"
 
@@ -95,8 +93,6 @@ QUESTIONS: Mapping[str, _Question] = {
         "The control: whether a line is low because its ends grew from the same initial weights. "
         "Beside it the same path between minima that did.",
         "b.control = 'other-init'",
-        """b.control IN ('same-init', 'other-init') AND (b.path_id, b.eval_task) IN (
-        SELECT (path_id, eval_task) FROM measured_paths WHERE control = 'other-init')""",
     ),
     "seeds": _Question(
         "between seeds",
@@ -124,10 +120,15 @@ def paths(part: Part) -> Section | None:
     asked = _asked(part)
     groups = [group for group in part.groups if group.label in asked]
     drawn = groups[:_MOST_CONFIGURATIONS]
+    which = " OR ".join(map(part.only, drawn)) if len(drawn) < len(part.groups) else "true"
+    sql = _points(part, _question(), f"({which})")
+    by_label = part.by_group(ask(part.database, sql)) if drawn else {}
     for group in drawn:
-        exhibits += [_answer(part, group, name) for name in QUESTIONS if name in asked[group.label]]
-        if contrasts := within_seeds(part, group):
-            exhibits.append(contrasts)
+        rows = by_label.get(group.label, [])
+        answers = [
+            _answer(group, name, rows, sql) for name in QUESTIONS if name in asked[group.label]
+        ]
+        exhibits += [each for each in (*answers, within_seeds(part, group)) if each]
     if further := len(groups) - len(drawn):
         note = f"not drawn: the paths of {further} further configurations"
         exhibits[-1] = replace(exhibits[-1], notes=[*exhibits[-1].notes, note])
@@ -135,14 +136,7 @@ def paths(part: Part) -> Section | None:
 
 
 def _own(part: Part) -> Exhibit | None:
-    sql = _OWN_PATHS.format(
-        columns=part.columns,
-        loss=moments("p.loss", "loss_"),
-        error=moments("1 - p.accuracy", "error_"),
-        points=_POINTS,
-        where=part.where,
-        own=IS_OWN,
-    ).strip()
+    sql = _points(part, "'own'", IS_OWN)
     by_task: dict[int, list[Row]] = {}
     for row in ask(part.database, sql):
         by_task.setdefault(row["eval_task"], []).append(row)
@@ -165,12 +159,36 @@ def _own(part: Part) -> Exhibit | None:
     )
 
 
+def _points(part: Part, question: str, which: str) -> str:
+    """The query for the points of some paths.
+
+    Args:
+        part: where they are.
+        question: in SQL: which question a path belongs to, of `measured_paths` as b.
+        which: in SQL: which paths, of `runs` as r too.
+    """
+    return _POINTS.format(
+        columns=part.columns,
+        question=question,
+        measured=_MEASURED,
+        where=part.where,
+        which=which,
+        loss=moments("p.loss", "loss_"),
+        error=moments("1 - p.accuracy", "error_"),
+    ).strip()
+
+
+def _question() -> str:
+    """In SQL: which question a path belongs to, of `measured_paths` as b and `runs` as r."""
+    cases = "\n".join(f"    WHEN {each.which} THEN '{name}'" for name, each in QUESTIONS.items())
+    return f"CASE\n{cases}\n    END"
+
+
 def _asked(part: Part) -> dict[str, set[str]]:
     """The questions that each configuration has paths for, beside its own path; by its label."""
-    cases = "\n".join(f"    WHEN {each.which} THEN '{name}'" for name, each in QUESTIONS.items())
     sql = (
-        f"SELECT DISTINCT {part.columns}, CASE\n{cases}\nEND AS question\n"
-        f"FROM measured_paths AS b\n{_FROM}\nWHERE {part.where} AND NOT {IS_OWN}"
+        f"SELECT DISTINCT {part.columns}, {_question()} AS question\nFROM {_MEASURED}\n"
+        f"WHERE {part.where} AND NOT {IS_OWN}"
     )
     found: dict[str, set[str]] = {}
     for row in ask(part.database, sql):
@@ -178,32 +196,39 @@ def _asked(part: Part) -> dict[str, set[str]]:
     return found
 
 
-def _answer(part: Part, group: Group, name: str) -> Exhibit:
+def _of_question(name: str, rows: Sequence[Row]) -> list[Row]:
+    """The points of the paths that belong to a question, and of those to show beside them."""
+    found = [row for row in rows if row["question"] == name]
+    if name != "initialisation":
+        return found
+    controls = {tuple(row[n] for n in _PATH) for row in found}
+    return found + [
+        row
+        for row in rows
+        if row["control"] == "same-init" and tuple(row[n] for n in _PATH) in controls
+    ]
+
+
+def _answer(group: Group, name: str, rows: Sequence[Row], sql: str) -> Exhibit | None:
     """One configuration's paths for one question: two panels wherever they lead from and to."""
     question = QUESTIONS[name]
-    sql = _PATHS.format(
-        columns=part.columns,
-        loss=moments("p.loss", "loss_"),
-        error=moments("1 - p.accuracy", "error_"),
-        points=_POINTS,
-        where=f"{part.where}\n    AND {part.only(group)}",
-        which=question.beside or question.which,
-    ).strip()
     by_place: dict[tuple[int, int, int], dict[tuple[str, ...], list[Row]]] = {}
-    for row in ask(part.database, sql):
+    for row in _of_question(name, rows):
         place = row["to_task"], row["from_task"], row["eval_task"]
-        path = tuple(row[n] for n in ("curve", "control", "from_minimum", "to_minimum"))
+        path = tuple(row[n] for n in _KIND)
         by_place.setdefault(place, {}).setdefault(path, []).append(row)
+    if not by_place:
+        return None
     # The last task first: it is what the sequence comes to, and never left out.
     places = sorted(by_place, key=lambda place: (-place[0], *place[1:]))
     shown = spread_out(places, _MOST_PLACES)
     panels: list[Lines] = []
     bent = False
     for place in shown:
-        rows = sorted(by_place[place].values(), key=lambda rows: _order(rows[0]))[:_MOST_CURVES]
-        bent = bent or any(of_path[0]["curve"] == "bezier" for of_path in rows)
-        curves = [(_name(each[0]), _style(each[0]), each) for each in rows]
-        panels += _loss_and_error(_at(rows[0][0]), curves)
+        found = sorted(by_place[place].values(), key=lambda each: _order(each[0]))[:_MOST_CURVES]
+        bent = bent or any(each[0]["curve"] == "bezier" for each in found)
+        curves = [(_name(each[0]), _style(each[0]), each) for each in found]
+        panels += _loss_and_error(_at(found[0][0]), curves)
     most = max(len(by_place[place]) for place in shown)
     return Exhibit(
         name=f"paths-{name}-{group.label}",
