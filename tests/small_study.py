@@ -20,6 +20,8 @@ METHODS = {  # end accuracy on the first task, and the minimum that is the metho
 }
 LAYERS = ("layer1", "layer2", "layer10", "all")
 GRID = 15
+FINE = 41
+"""Points of an analysis' paths; training's have 21."""
 
 
 def small_study(root: str) -> Store:
@@ -95,13 +97,15 @@ def add_path(
     height: float,
     control: str = "same-init",
     points: int = 21,
+    **columns: Any,
 ) -> None:
-    line = barrier(cell, start, stop, task, control=control, loss_rise=height)
+    scale = height * float(rng.uniform(0.8, 1.2))
+    line = barrier(cell, start, stop, task, control=control, loss_rise=scale, loss_barrier=scale)
+    line |= columns
     rows["barriers"].append(line)
     keys = ("cell_id", "path_id", "from_minimum", "from_task", "to_minimum", "to_task")
     same = {name: line[name] for name in (*keys, "eval_task", "split", "curve", "control")}
     hump = control == "other-init"
-    scale = height * float(rng.uniform(0.8, 1.2))
     for index in range(points):
         alpha = index / (points - 1)
         rise = scale * (math.sin(math.pi * alpha) if hump else alpha**2)
@@ -111,6 +115,7 @@ def add_path(
 
 def analyses(rng: np.random.Generator) -> Rows:
     rows: Rows = {"runs": [], "planes": [], "spectra": [], "similarities": []}
+    rows |= {"barriers": [], "paths": []}
     for seed in SEEDS[:3]:
         for kind, table, made in (
             ("plane", "planes", plane(rng)),
@@ -118,10 +123,42 @@ def analyses(rng: np.random.Generator) -> Rows:
             ("similarity", "similarities", similarities(rng)),
         ):
             cell = f"{kind}-{seed}"
-            line = run(cell, seed, tasks=TASKS, purpose="analysis", analysis=kind)
-            rows["runs"].append(line)
+            rows["runs"].append(_analysis(cell, seed, kind))
             rows[table] += [{"cell_id": cell, "split": "test", **row} for row in made]
+    for seed in SEEDS:
+        _measure_paths(rows, rng, seed)
     return rows
+
+
+def _analysis(cell: str, seed: int, kind: str, **columns: Any) -> dict[str, Any]:
+    config = json.dumps({"ends": [[f"mcsgd-{seed}", "sequential", 1]]})
+    own = {"purpose": "analysis", "analysis": kind, "tasks": TASKS, "config": config}
+    return run(cell, seed, **own, **columns)
+
+
+def _measure_paths(rows: Rows, rng: np.random.Generator, seed: int) -> None:
+    """A path that training has measured too, on more points; others; those to the next seed."""
+    cell, start = f"path-{seed}", ("sequential", 1)
+    rows["runs"].append(_analysis(cell, seed, "path", path_points=FINE))
+    own = {"from_cell_id": f"mcsgd-{seed}", "to_cell_id": f"mcsgd-{seed}"}
+    for ends, task, height, more in (
+        ((start, ("multitask", TASKS)), 1, 0.05, {}),
+        ((start, ("sequential", 2)), 1, 1.0, {}),
+        ((("connected", 2), ("connected", TASKS)), 2, 0.2, {}),
+        ((("sequential", TASKS), start), 1, 3.0, {}),
+        *(
+            [((("sequential", TASKS), ("multitask", TASKS)), TASKS, 0.02, {"curve": "bezier"})]
+            if seed < SEEDS[-1]
+            else []
+        ),
+    ):
+        add_path(rows, rng, cell, *ends, task, height, points=FINE, **own, **more)
+    if seed < SEEDS[-1]:
+        pair = f"seeds-{seed}"
+        rows["runs"].append(_analysis(pair, seed, "seeds", path_points=FINE) | {"seed": None})
+        own["to_cell_id"] = f"mcsgd-{seed + 1}"
+        for control, height in (("other-seed", 1.0), ("aligned", 0.1)):
+            add_path(rows, rng, pair, start, start, 1, height, control, FINE, **own)
 
 
 def plane(rng: np.random.Generator) -> list[dict[str, Any]]:

@@ -7,12 +7,15 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from itertools import product
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
-from results import cells, run, trial
-from small_study import METHODS, SEEDS, TASKS, small_study
+from results import barrier, cells, path, run, trial
+from small_study import FINE, METHODS, SEEDS, TASKS, small_study
 
 from lmc_ray.cli import main
 from lmc_ray.errors import UserError
@@ -20,6 +23,7 @@ from lmc_ray.report import write_figures, write_report
 from lmc_ray.report.collect import collect
 from lmc_ray.report.exhibits import Exhibit, Heat, Intervals, Lines, left_out, spread_out
 from lmc_ray.report.interactive import draw
+from lmc_ray.report.paths import IS_OWN, QUESTIONS
 from lmc_ray.report.search import FEWEST_TRIALS, importances
 from lmc_ray.statistics import Summary, from_moments, summarise
 from lmc_ray.store import Store
@@ -174,10 +178,12 @@ def test_the_curve_along_the_sequence(store: Store, exhibits: dict[str, Exhibit]
 
 
 def test_paths_are_means_over_seeds(store: Store, exhibits: dict[str, Exhibit]):
-    loss, error = exhibits["paths-MC-SGD"].panels[:2]
+    loss, error = exhibits["paths-initialisation-MC-SGD"].panels
     assert isinstance(loss, Lines)
     assert isinstance(error, Lines)
-    (curve,) = [c for c in loss.curves if c.name == "sequential 1 → multitask 5 (other-init)"]
+    (curve,) = [
+        c for c in loss.curves if c.name == "sequential → multitask of another initialisation"
+    ]
     assert [curve.x[0], curve.x[-1], len(curve.x)] == [0, 1, 21]
     with store.database() as database:
         values = database.sql(
@@ -185,6 +191,149 @@ def test_paths_are_means_over_seeds(store: Store, exhibits: dict[str, Exhibit]):
         ).fetchall()
     same(curve.y[10], summarise(value for (value,) in values))
     assert {curve.name for curve in error.curves} == {curve.name for curve in loss.curves}
+
+
+def test_a_path_measured_twice_is_shown_once(store: Store, exhibits: dict[str, Exhibit]):
+    """By training on 21 points, and by an analysis on more: the analysis is what counts."""
+    panel = exhibits["paths-first-MC-SGD"].panels[0]
+    assert isinstance(panel, Lines)
+    by_name = {curve.name: curve for curve in panel.curves}
+    assert len(by_name) == len(panel.curves)
+    curve = by_name["sequential → multitask"]
+    assert len(curve.x) == FINE
+    assert {each.count for each in curve.y} == {len(SEEDS)}
+    with store.database() as database:
+        values = database.sql(
+            "SELECT loss FROM paths WHERE cell_id LIKE 'path-%' AND alpha = 1"
+            " AND path_id = 'sequential:1->multitask:5'"
+        ).fetchall()
+    same(curve.y[-1], summarise(value for (value,) in values))
+    assert len(by_name["connected → connected"].x) == 21  # which only training has measured
+
+
+def test_what_an_analysis_measured_belongs_to_the_trained_configuration(page: str):
+    assert "(analysis)" not in page
+
+
+def test_paths_by_what_they_say(exhibits: dict[str, Exhibit]):
+    found = {
+        name.removeprefix("paths-").removesuffix("-MC-SGD"): [
+            (panel.title, [curve.name for curve in panel.curves])
+            for panel in exhibit.panels[::2]
+            if isinstance(panel, Lines)
+        ]
+        for name, exhibit in exhibits.items()
+        if name.startswith("paths-")
+    }
+    to_sequential, to_multitask = "sequential → sequential", "sequential → multitask"
+    connected = "connected → connected"
+    assert found == {
+        "first": [
+            ("after task 1 → after task 5, on task 1", [to_sequential, to_multitask, connected]),
+            ("after task 1 → after task 2, on task 1", [to_sequential]),
+        ],
+        "joint": [("after task 5, on task 5", [to_multitask, f"{to_multitask} (Bézier)"])],
+        "forwards": [("after task 2 → after task 5, on task 2", [connected])],
+        "initialisation": [
+            (
+                "after task 1 → after task 5, on task 1",
+                [to_multitask, f"{to_multitask} of another initialisation"],
+            )
+        ],
+        "seeds": [("after task 1, on task 1", ["sequential, as they are", "sequential, aligned"])],
+        "others": [("after task 5 → after task 1, on task 1", [to_sequential])],
+    }
+
+
+def test_no_path_is_lost_or_shown_under_two_questions(store: Store):
+    """Of every path that could be measured: the questions part them, but for the method's own."""
+    names = ("sequential", "multitask", "connected", "averaged")
+    cell, rows = "mcsgd-1", []
+    for control in ("same-init", "other-init", "other-seed", "aligned"):
+        for start, stop in product(product(names, (1, 2, 5)), repeat=2):
+            rows += [
+                barrier(cell, start, stop, task, control=control, curve=curve)
+                for task, curve in product((1, 2, 5), ("linear", "bezier"))
+            ]
+    cases = " + ".join(f"({each.which})::INT" for each in QUESTIONS.values())
+    with store.database("study") as database:
+        database.register("b", pa.Table.from_pylist(rows))
+        counts = database.sql(
+            f"SELECT {cases} AS questions, {IS_OWN} AS own, count(*) FROM b, runs AS r"
+            f" WHERE r.cell_id = '{cell}' GROUP BY ALL ORDER BY ALL"
+        ).fetchall()
+    assert sum(count for *_, count in counts) == len(rows)
+    assert {(questions, own) for questions, own, _ in counts} == {(1, False), (0, True), (1, True)}
+
+
+def test_the_last_task_comes_first_and_what_is_left_out_is_said(tmp_path: Path):
+    store = Store(str(tmp_path / "results"))
+    rows = cells("a", "b")
+    rows |= {"barriers": [], "paths": []}
+    for row in rows["runs"]:
+        row["tasks"] = 20
+        for task in range(2, 21):
+            line = barrier(row["cell_id"], ("sequential", 1), ("sequential", task))
+            rows["barriers"].append(line)
+            rows["paths"] += path(line, 3)
+    for seed, row in enumerate(rows["runs"]):
+        row["seed"] = seed
+    store.commit("first", "a", rows)
+    (section,) = [s for s in collect(store)[0].sections if s.title.startswith("Paths")]
+    (exhibit,) = section.exhibits
+    titles = [panel.title for panel in exhibit.panels[::2]]
+    assert titles[0] == "after task 1 → after task 20, on task 1"
+    assert titles[-1] == "after task 1 → after task 2, on task 1"
+    assert exhibit.notes == ["6 of 19 pairs of panels drawn; the SQL has them all"]
+
+
+def test_a_minimum_keeps_its_colour(exhibits: dict[str, Exhibit]):
+    colours: dict[str, set[int]] = {}
+    for name, exhibit in exhibits.items():
+        for panel in exhibit.panels:
+            if isinstance(panel, Lines) and (name.startswith("paths-") or name == "overlaps"):
+                for curve in panel.curves:
+                    (minimum,) = re.findall(
+                        r"(?:→|to the|^) ?(\w+)(?: minimum| \(Bézier\)|, .*)?$", curve.name
+                    ) or ["another"]
+                    colours.setdefault(minimum, set()).add(curve.style.colour)
+                    dashed = "Bézier" in curve.name or "aligned" in curve.name
+                    assert curve.style.kind == dashed
+    assert colours == {"sequential": {1}, "multitask": {2}, "connected": {0}, "another": {3}}
+
+
+def test_contrasts_within_seeds(store: Store, exhibits: dict[str, Exhibit]):
+    exhibit = exhibits["within-seeds-MC-SGD"]
+    assert exhibit.sheet
+    (panel,) = exhibit.panels
+    assert isinstance(panel, Intervals)
+    assert list(panel.names) == [row[0] for row in exhibit.sheet.rows]
+    what = "barrier of the loss between two seeds: sequential 1, aligned - as they are"
+    (shown,) = [
+        value for name, value in zip(panel.names, panel.values, strict=True) if name == what
+    ]
+    with store.database() as database:
+        differences = database.sql(
+            "SELECT a.loss_barrier - b.loss_barrier FROM barriers a JOIN barriers b USING (cell_id)"
+            " WHERE a.control = 'aligned' AND b.control = 'other-seed'"
+        ).fetchall()
+    whole = summarise(value for (value,) in differences)
+    assert whole.std
+    assert shown.mean == pytest.approx(whole.mean / whole.std)
+    assert [shown.low, shown.high] == pytest.approx(
+        [end / whole.std for end in (whole.low, whole.high) if end is not None]
+    )
+    (row,) = [row for row in exhibit.sheet.rows if row[0] == what]
+    assert row[3] == f"{whole.mean:+.3f}"
+    assert "a sign-flip test needs at least 6 pairs" in exhibit.notes
+
+
+def test_layers_are_names_even_where_they_are_digits():
+    layers = ["0", "1", "all"]
+    heat = Heat("", "layer", "", "", layers, ["pair"], np.ones((1, 3)))
+    axis = draw(Exhibit("x", "", "", "", [heat])).layout.xaxis
+    assert axis.type == "category"
+    assert list(axis.categoryarray) == layers
 
 
 def test_the_accuracy_matrix(exhibits: dict[str, Exhibit]):
@@ -216,12 +365,12 @@ def test_shares_are_sums_of_squares(store: Store, exhibits: dict[str, Exhibit]):
             "SELECT sum(overlap_sequential * overlap_sequential) FROM spectra WHERE to_task = 2"
             " GROUP BY cell_id"
         ).fetchall()
-    assert panel.names[0] == "sequential 1, task 1, to 2, sequential"
+    assert panel.names[0] == "sequential 1 → sequential 2, on task 1"
     same(panel.values[0], summarise(value for (value,) in sums))
 
 
 def test_similarities_by_pair_and_layer(exhibits: dict[str, Exhibit]):
-    l2, cosine, cka = exhibits["similarity-MC-SGD (analysis)"].panels
+    l2, cosine, cka = exhibits["similarity-MC-SGD"].panels
     assert isinstance(l2, Heat)
     assert isinstance(cka, Heat)
     assert list(l2.x) == ["layer1", "layer2", "layer10", "all"]
@@ -276,6 +425,8 @@ def test_infinite_losses_have_a_mean_and_no_interval(tmp_path: Path):
     start, stop = ("sequential", 1), ("sequential", TASKS)
     ends = {"from_minimum": start[0], "from_task": start[1]}
     ends |= {"to_minimum": stop[0], "to_task": stop[1], "path_id": "p"}
+    lines = [barrier(cell, start, stop) | ends for cell in ("x1", "x2")]
+    rows["barriers"] = lines
     rows["paths"] = [
         {"cell_id": cell, **ends, "curve": "linear", "control": "same-init", "split": "test"}
         | {"eval_task": 1, "alpha": alpha, "accuracy": 0.1, "loss": loss}

@@ -230,7 +230,8 @@ def large(
                     "split": "test",
                 }
                 for task in range(1, 11):
-                    rows["barriers"].append({**same, "eval_task": task, "loss_rise": value})
+                    line = {**same, "from_cell_id": cell, "to_cell_id": cell, "loss_rise": value}
+                    rows["barriers"].append({**line, "eval_task": task})
                     rows["paths"] += [
                         {**same, "eval_task": task, "alpha": index / 20, "accuracy": value}
                         | {"loss": value + math.sin(index / 7)}

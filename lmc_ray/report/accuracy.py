@@ -70,7 +70,7 @@ def accuracy(part: Part, rows: Sequence[AccuracyRow]) -> Section | None:
 def _summary(part: Part, rows: Sequence[AccuracyRow]) -> Exhibit | None:
     sql = _SUMMARY.format(
         columns=part.columns,
-        where=part.where(analyses=False),
+        where=part.where,
         accuracy=moments("r.average_accuracy", "accuracy_"),
         forgetting=moments("r.forgetting", "forgetting_"),
     ).strip()
@@ -79,7 +79,7 @@ def _summary(part: Part, rows: Sequence[AccuracyRow]) -> Exhibit | None:
         return None
     every = {label: of_group[0] for label, of_group in part.by_group(found).items()}
     by_label = dict(list(every.items())[:_MOST_INTERVALS])
-    printed = {part.label(row.group): row.paper.accuracy if row.paper else None for row in rows}
+    printed = {row.group.label: row.paper.accuracy if row.paper else None for row in rows}
     reference = [printed.get(label) for label in by_label]
     has_reference = any(value is not None for value in reference)
     forgetting = {
@@ -125,7 +125,7 @@ def _sheet(part: Part, rows: Sequence[AccuracyRow]) -> Sheet:
     columns += ["memory", "grad.\nevals", "data\nseen", "paper\n%"]
     cells = [
         [
-            part.label(row.group),
+            row.group.label,
             interval(row.accuracy, 1, 100),
             interval(row.forgetting, 1, 100),
             interval(row.rise, 2),
@@ -164,7 +164,7 @@ def _sequence(part: Part) -> Exhibit | None:
     sql = _SEQUENCE.format(
         columns=part.columns,
         moments=moments("r.accuracy"),
-        where=part.where(analyses=False),
+        where=part.where,
         own=OWN,
     ).strip()
     by_label = part.by_group(ask(part.database, sql))
@@ -196,7 +196,7 @@ def _matrix(part: Part) -> Exhibit | None:
     sql = _MATRIX.format(
         columns=part.columns,
         moments=moments("a.accuracy"),
-        where=part.where(analyses=False),
+        where=part.where,
         own=OWN,
     ).strip()
     by_label = part.by_group(ask(part.database, sql))

@@ -40,6 +40,8 @@ def collect(store: "Store", sweep: str | None = None) -> list[Chapter]:
 
 
 def _chapter(database: "duckdb.DuckDBPyConnection", sweep: str) -> Chapter:
+    # Many exhibits ask this view, whose window over all paths takes a while: once is enough.
+    database.execute("CREATE TEMP TABLE measured_paths AS SELECT * FROM measured_paths")
     tables = {rows[0].group.setting: rows for rows in accuracy_rows(database)}
     sections = [runs(database, sweep)]
     for part in parts(database):

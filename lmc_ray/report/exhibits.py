@@ -41,12 +41,21 @@ class Curve:
 
 @dataclass(frozen=True)
 class Lines:
-    """A panel of curves."""
+    """A panel of curves.
+
+    Attributes:
+        title: above it.
+        x_label: of the places.
+        y_label: of the values.
+        curves: what is drawn.
+        positive: whether no value can be below 0, whatever an interval says.
+    """
 
     title: str
     x_label: str
     y_label: str
     curves: Sequence[Curve]
+    positive: bool = False
 
 
 @dataclass(frozen=True)

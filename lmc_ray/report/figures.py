@@ -28,6 +28,7 @@ _COLUMN = 3.35  # inches: one column of a paper of two
 _PAGE = 6.9  # both
 _PANEL_HEIGHT = 2.1
 _DOTS_PER_INCH = 300
+_LONG_NAME = 36  # characters
 _BAND = 0.2
 _SHAPES = {"line": "", "points": "o", "both": "o", "steps": ""}
 
@@ -77,7 +78,7 @@ def _figure(exhibit: Exhibit) -> Figure:
     legend_columns = 2 if columns == 1 else 3
     legend_height = 0.16 * -(-len(legend) // legend_columns)
     figure = Figure(
-        figsize=(_COLUMN if columns == 1 else _PAGE, rows * height + legend_height),
+        figsize=(_PAGE if columns > 1 or _long(panels) else _COLUMN, rows * height + legend_height),
         layout="constrained",
     )
     axes = figure.subplots(rows, columns, squeeze=False)
@@ -114,6 +115,12 @@ def _height(panel: Panel) -> float:
     return _PANEL_HEIGHT
 
 
+def _long(panels: Sequence[Panel]) -> bool:
+    """Whether names beside intervals would leave them no room in a column."""
+    names = [name for panel in panels if isinstance(panel, Intervals) for name in panel.names]
+    return max(map(len, names), default=0) > _LONG_NAME
+
+
 def _named(panel: Heat) -> bool:
     return bool(panel.y) and isinstance(panel.y[0], str)
 
@@ -135,6 +142,8 @@ def _lines(axis: Axes, panel: Lines, handles: dict[str, Any]) -> None:
         handles.setdefault(_text(curve.name), _curve(axis, curve))
     axis.set_xlabel(_text(panel.x_label))
     axis.set_ylabel(_text(panel.y_label))
+    if panel.positive:
+        axis.set_ylim(bottom=max(0.0, axis.get_ylim()[0]))
     if all(whole(curve.x) for curve in panel.curves):
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     if panel.curves and isinstance(panel.curves[0].x[0], str):

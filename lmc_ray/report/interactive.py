@@ -140,6 +140,8 @@ def _lines(panel: Lines, place: _Place, known: set[str]) -> None:
     if panel.curves and isinstance(panel.curves[0].x[0], str):
         place.x_axis(type="category", categoryorder="category ascending")
     place.y_axis(title_text=_text(panel.y_label), title_standoff=4)
+    if panel.positive:
+        place.y_axis(rangemode="nonnegative")
     if all(_few(curve.x) for curve in panel.curves):
         place.x_axis(dtick=1)
 
@@ -297,9 +299,14 @@ def _heat(panel: Heat, place: _Place, shared: bool) -> None:
     place.y_axis(showgrid=False, automargin=_named(panel))
     if _few(panel.x):
         place.x_axis(dtick=1)
+    if panel.x and isinstance(panel.x[0], str):  # layers are names even where they are digits
+        place.x_axis(type="category", categoryorder="array", categoryarray=_axis(panel.x))
+    if _named(panel):
+        place.y_axis(type="category")
     if panel.anchors:
         place.y_axis(scaleanchor=axis.xaxis.plotly_name.replace("axis", ""))
         place.x_axis(constrain="domain")
+        place.y_axis(constrain="domain", constraintoward="top")
         _anchors(panel, place)
 
 

@@ -49,6 +49,27 @@ def of_method(method: str, number: int = 1) -> Style:
     return Style(colour, (kind + number - 1) % _KINDS)
 
 
+# Of minima, and of paths by the minimum they lead to; the connected one is MC-SGD's own, and so on.
+_MINIMA = {
+    "connected": Style(0),
+    "sequential": Style(1),
+    "multitask": Style(2),
+    "other-init": Style(3),
+    "inner": Style(4),
+    "averaged": Style(5),
+}
+
+
+def of_minimum(minimum: str, kind: int = 0) -> Style:
+    """The colour that a minimum has in every plot.
+
+    Args:
+        minimum: its kind as the store names it; `other-init` for one of another initialisation.
+        kind: of the dash and the mark.
+    """
+    return Style(_MINIMA.get(minimum, Style(6)).colour, kind)
+
+
 def nth(index: int) -> Style:
     """The styles of things without one of their own, in order."""
     return Style(index % len(COLOURS), index // len(COLOURS) % _KINDS)

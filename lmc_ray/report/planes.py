@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from lmc_ray.report.exhibits import Anchor, Exhibit, Heat, Section, left_out, spread_out
-from lmc_ray.report.source import Part, Row, ask
+from lmc_ray.report.source import Part, Row, ask, measured
 
 _MOST = 12
 
 _SQL = """
 SELECT {columns}, r.seed, p.cell_id, p.plane_id, p.eval_task, p.split, p.x, p.y, p.loss, p.accuracy,
     p.anchors, p.anchor_x, p.anchor_y
-FROM planes AS p JOIN runs AS r USING (sweep, cell_id)
+FROM {planes}
 WHERE {where}
 QUALIFY dense_rank() OVER (
     PARTITION BY {columns}, p.plane_id, p.eval_task, p.split ORDER BY r.seed, p.cell_id
@@ -23,7 +23,9 @@ ORDER BY {columns}, p.plane_id, p.eval_task, p.split, p.y, p.x
 
 def planes(part: Part) -> Section | None:
     """One seed's planes: those of different seeds lie elsewhere, and have no mean."""
-    sql = _SQL.format(columns=part.columns, where=part.where()).strip()
+    sql = _SQL.format(
+        columns=part.columns, planes=measured("planes", "p"), where=part.where
+    ).strip()
     by_plane: dict[tuple[str, ...], list[Row]] = {}
     for label, rows in part.by_group(ask(part.database, sql)).items():
         for row in rows:
@@ -60,7 +62,7 @@ def _heat(part: Part, rows: Sequence[Row], several: bool) -> Heat:
             f"loss {row['loss']:.3g}, accuracy {100 * row['accuracy']:.1f} %"
         )
     seed = "" if first["seed"] is None else f", seed {first['seed']}"
-    of = f"{part.label(part.group(first))}, " if several else ""
+    of = f"{part.group(first).label}, " if several else ""
     anchors = zip(first["anchors"], first["anchor_x"], first["anchor_y"], strict=True)
     return Heat(
         f"{of}on task {first['eval_task']}{seed}",

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from lmc_ray.report.exhibits import Exhibit, Heat, Section, left_out, spread_out
-from lmc_ray.report.source import Part, Row, ask, moments, summary
+from lmc_ray.report.source import Part, Row, ask, measured, moments, summary
 from lmc_ray.report.words import ends, with_seeds
 
 _MOST_PAIRS = 24
@@ -17,7 +17,7 @@ _MOST_CONFIGURATIONS = 6
 _SQL = """
 SELECT {columns}, s.measure, s.eval_task, s.to_task, s.from_task, s.from_minimum, s.to_minimum,
     s.control, s.layer, count(*) AS seeds, {moments}
-FROM similarities AS s JOIN runs AS r USING (sweep, cell_id)
+FROM {similarities}
 WHERE {where}
 GROUP BY ALL ORDER BY ALL
 """
@@ -31,7 +31,12 @@ _MEASURES = {
 
 def similarity(part: Part) -> Section | None:
     """One exhibit per configuration: a heat map for each measure, pairs over layers."""
-    sql = _SQL.format(columns=part.columns, where=part.where(), moments=moments("s.value")).strip()
+    sql = _SQL.format(
+        columns=part.columns,
+        similarities=measured("similarities", "s"),
+        where=part.where,
+        moments=moments("s.value"),
+    ).strip()
     by_group = part.by_group(ask(part.database, sql))
     drawn = list(by_group.items())[:_MOST_CONFIGURATIONS]
     exhibits = [_of_group(label, rows, sql) for label, rows in drawn]
@@ -80,7 +85,7 @@ def _heat(rows: Sequence[Row], pairs: Sequence[str]) -> Heat:
             values[place] = found.mean
             words[place[0]][place[1]] = f"{row['layer']}, {pair}: {with_seeds(found, 3)}"
     of_task = f", task {task}" if task is not None else ""
-    return Heat(f"{label}{of_task}", "", "", "", layers, lines, values, words, limits)
+    return Heat(f"{label}{of_task}", "layer", "", "", layers, lines, values, words, limits)
 
 
 def _in_order(layer: str) -> tuple[bool, list[tuple[bool, int, str]]]:

@@ -14,7 +14,8 @@ from lmc_ray.tables.groups import (
     PLAIN_MINIMUM,
     SETTING,
     Group,
-    configurations,
+    by_setting,
+    confirmed,
     hashable,
     sequence,
 )
@@ -31,7 +32,17 @@ OWN = (
 )
 """In SQL: which minimum is the method's own."""
 
-_PURPOSES = ("confirm", "analysis")
+
+def measured(table: str, name: str) -> str:
+    """In SQL: the rows of a table as `name`, each with the cell that trained what it is about.
+
+    That is `runs` as r: the cell itself, or of an analysis the one that its first minimum is from.
+    """
+    return (
+        f"{table} AS {name} JOIN runs AS m USING (sweep, cell_id)\n"
+        f"JOIN runs AS r ON r.sweep = {name}.sweep AND r.cell_id = "
+        "CASE m.purpose WHEN 'analysis' THEN m.config ->> '$.ends[0][0]' ELSE m.cell_id END"
+    )
 
 
 def ask(database: "duckdb.DuckDBPyConnection", sql: str) -> list[Row]:
@@ -43,6 +54,10 @@ def ask(database: "duckdb.DuckDBPyConnection", sql: str) -> list[Row]:
 
 def literal(value: object) -> str:
     """A value as SQL writes it."""
+    if value is None:
+        return "NULL"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(literal, value))}]"
     if isinstance(value, str):
         return "'" + value.replace("'", "''") + "'"
     if isinstance(value, float):
@@ -75,7 +90,7 @@ class Part:
 
     Attributes:
         database: the rows of the sweep.
-        groups: the configurations that were confirmed or analysed there.
+        groups: the configurations that were confirmed there.
     """
 
     database: "duckdb.DuckDBPyConnection"
@@ -91,36 +106,33 @@ class Part:
         """The sequence of tasks, in words."""
         return sequence(self.groups[0].runs[0])
 
-    @property
-    def confirmed(self) -> list[Group]:
-        """The configurations whose accuracy counts."""
-        return [group for group in self.groups if group.runs[0]["purpose"] == "confirm"]
-
     @cached_property
     def keys(self) -> list[str]:
         """The columns of `runs` that tell the configurations apart."""
         differing = {name for group in self.groups for name in group.differences}
-        names = ["purpose", "analysis", "method"]
-        return names + [name for name in CONFIGURATION if name in differing]
+        return ["method", *(name for name in CONFIGURATION if name in differing)]
 
     @property
     def columns(self) -> str:
         """The same for SQL, of `runs` as r."""
         return ", ".join(f"r.{name}" for name in self.keys)
 
-    def where(self, analyses: bool = True) -> str:
-        """In SQL: the finished cells of this part, of `runs` as r.
-
-        Args:
-            analyses: whether cells that only measured count beside those that trained.
-        """
+    @property
+    def where(self) -> str:
+        """In SQL: the finished cells of this part, of `runs` as r."""
         run = self.groups[0].runs[0]
-        purposes = ", ".join(map(literal, _PURPOSES if analyses else _PURPOSES[:1]))
         same = [
             f"r.{name} = {literal(run[name])}" if run[name] is not None else f"r.{name} IS NULL"
             for name in SETTING
         ]
-        return " AND ".join([*same, f"r.purpose IN ({purposes})", "r.status = 'finished'"])
+        return " AND ".join([*same, "r.purpose = 'confirm'", "r.status = 'finished'"])
+
+    def only(self, group: Group) -> str:
+        """In SQL: the cells of one configuration of this part, of `runs` as r."""
+        run = group.runs[0]
+        return " AND ".join(
+            f"r.{name} IS NOT DISTINCT FROM {literal(run[name])}" for name in self.keys
+        )
 
     def group(self, row: Row) -> Group:
         """The configuration of a row that has the columns `keys`."""
@@ -130,17 +142,11 @@ class Part:
     def _by_key(self) -> dict[tuple[Any, ...], Group]:
         return {tuple(g.runs[0][name] for name in self.keys): g for g in self.groups}
 
-    def label(self, group: Group) -> str:
-        """The configuration's name; where it was confirmed and analysed, which of the two."""
-        if group.runs[0]["purpose"] == "analysis" and self.confirmed:
-            return f"{group.label} (analysis)"
-        return group.label
-
     def by_group(self, rows: Iterable[Row]) -> dict[str, list[Row]]:
         """Rows by the label of their configuration, in the order of the tables."""
-        found: dict[str, list[Row]] = {self.label(group): [] for group in self.groups}
+        found: dict[str, list[Row]] = {group.label: [] for group in self.groups}
         for row in rows:
-            found[self.label(self.group(row))].append(row)
+            found[self.group(row).label].append(row)
         return {label: of_group for label, of_group in found.items() if of_group}
 
     def style(self, row: Row) -> Style:
@@ -151,8 +157,4 @@ class Part:
 
 def parts(database: "duckdb.DuckDBPyConnection") -> list[Part]:
     """The sequences of tasks of a database with one sweep."""
-    found: dict[tuple[Any, ...], list[Group]] = {}
-    for purpose in _PURPOSES:
-        for group in configurations(database, purpose):
-            found.setdefault(group.setting, []).append(group)
-    return [Part(database, groups) for groups in found.values()]
+    return [Part(database, groups) for groups in by_setting(confirmed(database)).values()]

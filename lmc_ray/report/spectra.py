@@ -11,18 +11,19 @@ from lmc_ray.report.exhibits import (
     left_out,
     spread_out,
 )
-from lmc_ray.report.palette import Style, nth
-from lmc_ray.report.source import Part, Row, ask, moments, summary
+from lmc_ray.report.palette import nth, of_minimum
+from lmc_ray.report.source import Part, Row, ask, measured, moments, summary
 
 _MOST_CURVES = 10
 _MOST_PANELS = 8
 
 _EIGENVALUES = """
-SELECT {columns}, s.minimum, s.after_task, s.eval_task, s.rank, count(*) AS seeds, {moments}
+SELECT {columns}, r.minimum, r.after_task, r.eval_task, r.rank, count(*) AS seeds, {moments}
 FROM (
-    SELECT DISTINCT sweep, cell_id, minimum, after_task, eval_task, rank, eigenvalue FROM spectra
-) AS s JOIN runs AS r USING (sweep, cell_id)
-WHERE {where}
+    SELECT DISTINCT r.*, s.minimum, s.after_task, s.eval_task, s.rank, s.eigenvalue
+    FROM {spectra}
+    WHERE {where}
+) AS r
 GROUP BY ALL ORDER BY ALL
 """
 
@@ -30,7 +31,7 @@ _OVERLAPS = """
 SELECT {columns}, s.minimum, s.after_task, s.eval_task, s.to_task, s.rank, count(*) AS seeds,
     {sequential},
     {multitask}
-FROM spectra AS s JOIN runs AS r USING (sweep, cell_id)
+FROM {spectra}
 WHERE {where}
     AND s.to_task IS NOT NULL
 GROUP BY ALL ORDER BY ALL
@@ -42,10 +43,10 @@ SELECT {columns}, r.minimum, r.after_task, r.eval_task, r.to_task, max(r.ranks) 
     {sequential},
     {multitask}
 FROM (
-    SELECT r.*, s.minimum, s.after_task, s.eval_task, s.to_task, count(*) AS ranks,
-        sum(s.overlap_sequential ** 2) AS share_sequential,
+    SELECT r.*, s.cell_id AS spectrum, s.minimum, s.after_task, s.eval_task, s.to_task,
+        count(*) AS ranks, sum(s.overlap_sequential ** 2) AS share_sequential,
         sum(s.overlap_multitask ** 2) AS share_multitask
-    FROM spectra AS s JOIN runs AS r USING (sweep, cell_id)
+    FROM {spectra}
     WHERE {where}
         AND s.to_task IS NOT NULL
     GROUP BY ALL
@@ -53,7 +54,8 @@ FROM (
 GROUP BY ALL ORDER BY ALL
 """
 
-_WAYS = {"sequential": Style(1), "multitask": Style(0)}
+_WAYS = ("sequential", "multitask")
+_SPECTRA = measured("spectra", "s")
 _BANDS = "bands: 95 % interval of the mean over seeds"
 
 
@@ -66,7 +68,10 @@ def spectra(part: Part) -> Section | None:
 
 def _eigenvalues(part: Part) -> Exhibit | None:
     sql = _EIGENVALUES.format(
-        columns=part.columns, where=part.where(), moments=moments("s.eigenvalue")
+        columns=part.columns,
+        spectra=_SPECTRA,
+        where=part.where,
+        moments=moments("r.eigenvalue"),
     ).strip()
     spectra_found = _by(part, ask(part.database, sql), to_task=False)
     if not spectra_found:
@@ -87,7 +92,7 @@ def _eigenvalues(part: Part) -> Exhibit | None:
         title="Largest eigenvalues of the Hessian",
         text=f"Of the loss of one task at one minimum, from the largest down; {_BANDS}.",
         sql=sql,
-        panels=[Lines("", "rank", "eigenvalue", curves)],
+        panels=[Lines(curves[0].name if len(curves) == 1 else "", "rank", "eigenvalue", curves)],
         columns=1,
         notes=left_out("spectra", len(drawn), len(spectra_found)),
     )
@@ -96,14 +101,15 @@ def _eigenvalues(part: Part) -> Exhibit | None:
 def _overlaps(part: Part) -> Exhibit | None:
     sql = _OVERLAPS.format(
         columns=part.columns,
-        where=part.where(),
+        spectra=_SPECTRA,
+        where=part.where,
         sequential=moments("s.overlap_sequential", "sequential_"),
         multitask=moments("s.overlap_multitask", "multitask_"),
     ).strip()
     found = _by(part, ask(part.database, sql), to_task=True)
     drawn = spread_out(list(found.items()), _MOST_PANELS)
     panels = [
-        Lines(label, "rank", "|cos|", curves)
+        Lines(label, "rank", "|cos|", curves, positive=True)
         for label, rows in drawn
         if (curves := [curve for way in _WAYS if (curve := _overlap(way, rows))])
     ]
@@ -127,7 +133,7 @@ def _overlap(way: str, rows: Sequence[Row]) -> Curve | None:
         return None
     return Curve(
         f"to the {way} minimum",
-        _WAYS[way],
+        of_minimum(way),
         [row["rank"] for row in known],
         [summary(row, f"{way}_") for row in known],
         shape="both",
@@ -137,7 +143,8 @@ def _overlap(way: str, rows: Sequence[Row]) -> Curve | None:
 def _shares(part: Part) -> Exhibit | None:
     sql = _SHARES.format(
         columns=part.columns,
-        where=part.where(),
+        spectra=_SPECTRA,
+        where=part.where,
         sequential=moments("r.share_sequential", "sequential_"),
         multitask=moments("r.share_multitask", "multitask_"),
     ).strip()
@@ -145,7 +152,7 @@ def _shares(part: Part) -> Exhibit | None:
     found = _by(part, rows, to_task=True)
     drawn = spread_out(list(found.items()), _MOST_PANELS)
     bars = [
-        (f"{label}, {way}", _WAYS[way], summary(row, f"{way}_"))
+        (label.replace("→ after task", f"→ {way}"), of_minimum(way), summary(row, f"{way}_"))
         for label, (row, *_) in drawn
         for way in _WAYS
         if row[f"{way}_mean"] is not None
@@ -172,8 +179,9 @@ def _by(part: Part, rows: Sequence[Row], to_task: bool) -> dict[str, list[Row]]:
     found: dict[str, list[Row]] = {}
     for of, group_rows in by_group.items():
         for row in group_rows:
-            name = f"{row['minimum']} {row['after_task']}, task {row['eval_task']}"
+            name = f"{row['minimum']} {row['after_task']}"
+            name = f"{name} → after task {row['to_task']}" if to_task else name
+            name = f"{name}, on task {row['eval_task']}"
             name = f"{of}: {name}" if len(by_group) > 1 else name
-            name = f"{name}, to {row['to_task']}" if to_task else name
             found.setdefault(name, []).append(row)
     return found

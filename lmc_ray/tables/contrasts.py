@@ -1,6 +1,6 @@
 """What the paper claims of paths, as differences within seeds: interval, sign-flip test, effect."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -58,20 +58,22 @@ class Contrast:
     p: float | None
 
 
-def contrasts(database: "duckdb.DuckDBPyConnection", group: Group) -> list[Contrast]:
-    """Every contrast that the minima of one configuration allow."""
-    asked = {
+def contrast_query(group: Group) -> tuple[str, dict[str, Any]]:
+    """The SQL behind the contrasts of one configuration, and its parameters."""
+    sql = f"""SELECT what, list(one), list(other) FROM ({_CONTRASTS})
+    GROUP BY what, block, task ORDER BY block, task, what"""
+    return sql, {
         "sweep": group.runs[0]["sweep"],
         "cells": [run["cell_id"] for run in group.runs],
         "seeds": [run["seed"] for run in group.runs],
     }
-    sql = f"""
-        SELECT what, list(one), list(other) FROM ({_CONTRASTS})
-        GROUP BY what, block, task ORDER BY block, task, what
-    """
+
+
+def contrasts(database: "duckdb.DuckDBPyConnection", group: Group) -> list[Contrast]:
+    """Every contrast that the minima of one configuration allow."""
     found = [
         (what, _mean(one), _mean(other), paired(a - b for a, b in zip(one, other, strict=True)))
-        for what, one, other in database.execute(sql, asked).fetchall()
+        for what, one, other in database.execute(*contrast_query(group)).fetchall()
     ]
     corrected = iter(holm([each.p for *_, each in found if each.p is not None]))
     return [
@@ -82,16 +84,18 @@ def contrasts(database: "duckdb.DuckDBPyConnection", group: Group) -> list[Contr
 
 def contrast_sheets(database: "duckdb.DuckDBPyConnection") -> list[Sheet]:
     """One table for people per configuration; none where nothing can be compared."""
-    sheets = []
-    for group in confirmed(database):
-        if rows := contrasts(database, group):
-            notes = [group.note] if group.differences else []
-            if any(each.p is None for each in rows):
-                notes.append(f"a sign-flip test needs at least {FEWEST_PAIRS} pairs")
-            heading = f"within seeds, {group.label}: {title(group.runs[0])}"
-            columns = ("", "one", "other", "difference", "95 % interval", "pairs", "p", "effect")
-            sheets.append(Sheet(heading, columns, [_row(each) for each in rows], [*notes, *_NOTES]))
-    return sheets
+    found = [(group, contrasts(database, group)) for group in confirmed(database)]
+    return [contrast_sheet(group, rows) for group, rows in found if rows]
+
+
+def contrast_sheet(group: Group, rows: Sequence[Contrast]) -> Sheet:
+    """The contrasts of one configuration for people."""
+    notes = [group.note] if group.differences else []
+    if any(each.p is None for each in rows):
+        notes.append(f"a sign-flip test needs at least {FEWEST_PAIRS} pairs")
+    heading = f"within seeds, {group.label}: {title(group.runs[0])}"
+    columns = ("", "one", "other", "difference", "95 % interval", "pairs", "p", "effect")
+    return Sheet(heading, columns, [_row(each) for each in rows], [*notes, *_NOTES])
 
 
 def _row(each: Contrast) -> list[str]:
