@@ -111,11 +111,23 @@ VIEWS: Mapping[str, View] = {
         """,
     ),
     "subspace_shares": View(
-        "one seed's ways from a minimum to later ones: their shares in its sharpest directions",
+        "one seed's way from a minimum to a later task's: its share in the sharpest directions",
         """
-        SELECT sweep, seed, minimum, after_task, eval_task, to_task, count(*) AS directions,
-            sum(overlap_sequential ** 2) AS sequential, sum(overlap_multitask ** 2) AS multitask
-        FROM spectra GROUP BY ALL ORDER BY ALL
+        WITH each AS (
+            SELECT c.sweep, c.benchmark, c.method, c.configuration, c.seed, c.cell_id,
+                s.cell_id AS analysis, minimum, after_task, eval_task, to_task,
+                count(*) AS directions, sum(overlap_sequential ** 2) AS sequential,
+                sum(overlap_multitask ** 2) AS multitask
+            FROM spectra s JOIN runs r USING (sweep, cell_id)
+            JOIN confirmed c ON c.sweep = s.sweep AND c.cell_id = r.config ->> '$.ends[0][0]'
+            GROUP BY ALL
+        )
+        SELECT * EXCLUDE (analysis) FROM each
+        QUALIFY row_number() OVER (
+            PARTITION BY sweep, cell_id, minimum, after_task, eval_task, to_task
+            ORDER BY directions DESC, analysis
+        ) = 1
+        ORDER BY ALL
         """,
     ),
     "spectrum_summary": View(

@@ -37,7 +37,7 @@ _CONTRASTS = """
     UNION ALL
     SELECT 'share of the way in the ' || directions || ' sharpest directions: to sequential '
         || to_task || ' - to multitask ' || to_task, 4, to_task, sequential, multitask
-    FROM subspace_shares s WHERE s.sweep = $sweep AND list_contains($seeds, s.seed)
+    FROM subspace_shares s WHERE s.sweep = $sweep AND list_contains($cells, s.cell_id)
     AND sequential IS NOT NULL AND multitask IS NOT NULL
 """
 _NOTES = (
@@ -65,7 +65,6 @@ def contrast_query(group: Group) -> tuple[str, dict[str, Any]]:
     return sql, {
         "sweep": group.runs[0]["sweep"],
         "cells": [run["cell_id"] for run in group.runs],
-        "seeds": [run["seed"] for run in group.runs],
     }
 
 
