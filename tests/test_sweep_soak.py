@@ -13,6 +13,7 @@ from ray_support import (
     SWEEPS,
     TABLES,
     Ended,
+    clean_environment,
     committed,
     content,
     defects,
@@ -340,3 +341,34 @@ def sockets(pids: set[int]) -> set[str]:
             continue
         found |= {link[8:-1] for link in links if link.startswith("socket:[")}
     return found
+
+
+# A worker whose data are not the driver's.
+OTHER_DATA = """
+import sys
+
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "lmc_ray.sweep.trainable":
+            import lmc_ray.benchmarks
+            sys.meta_path.remove(self)
+            real = lmc_ray.benchmarks.load
+            lmc_ray.benchmarks.load = lambda *names, **more: real("rotated-digits", tasks=9)
+            lmc_ray.benchmarks.Benchmark.fingerprint = "00" * 32
+
+if "default_worker.py" in " ".join(sys.orig_argv):
+    sys.meta_path.insert(0, Watch())
+"""
+
+
+def test_other_data_on_a_node_are_one_clear_line(tmp_path: Path) -> None:
+    root, site = tmp_path / "results", tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(OTHER_DATA)
+    path = f"{site}:{clean_environment()['PYTHONPATH']}"
+    with started(root, *NAME, environment={"PYTHONPATH": path}) as driver:
+        ended = driver.wait()
+    assert ended.status == 2
+    (line,) = ended.err.splitlines()
+    assert "differ from the driver's: give all nodes the same files" in line
+    assert committed(root) == 0

@@ -121,6 +121,10 @@ class Conductor(Searcher):
             tell_block("not committed", block, result["lost"])
             self.problem = self._out_of_reach(result["lost"])
             return
+        if "mistake" in result:
+            tell_block("not run", block, result["mistake"])
+            self.problem = UserError(result["mistake"])
+            return
         if error or outcomes is None:
             tell_block("failed", block)
             self.failed.append(block)

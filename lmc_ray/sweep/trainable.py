@@ -65,8 +65,11 @@ class StackTrainable(tune.Trainable):
         """Learn the next task; at the end commit and report the cells' outcomes.
 
         Beside accuracy and task there may be: `resumed` (after which task this worker took the
-        block up), `outcomes` (committed), `waits` (not yet, and why), `lost` (not at all, and why).
+        block up), `outcomes` (committed), `waits` (not yet, and why), `lost` (not at all, and why),
+        `mistake` (nothing can be done here before the user has mended it).
         """
+        if self.mistake is not None:
+            return {"accuracy": 0.0, "task": 0, "done": True, "mistake": self.mistake}
         if not self.training.finished:
             self._learn()
         training = self.training
@@ -86,8 +89,14 @@ class StackTrainable(tune.Trainable):
         self.attempt = uuid.uuid4().hex
         torch.set_num_threads(self.workplace.threads)
         place = self.block.cells[0].place
-        check_code(self.block.cells[0])
-        self.training = training_of(self.block, benchmark_at(self.workplace, place))
+        self.mistake: str | None = None
+        try:
+            check_code(self.block.cells[0])
+            benchmark = benchmark_at(self.workplace, place)
+        except UserError as problem:  # not an error for Ray, which would only try it again
+            self.mistake = str(problem)
+            return
+        self.training = training_of(self.block, benchmark)
         self.checkpoints = Checkpoints(self.workplace.results, self.workplace.sweep)
         if state := self.checkpoints.load(self.block):
             self.training.restore(state["training"])
