@@ -1,6 +1,8 @@
 """Linear paths and their heights, where the loss along the line is known in closed form."""
 
+import time
 from math import exp, log
+from statistics import median
 
 import pytest
 import torch
@@ -329,3 +331,30 @@ def test_evaluation_asks_for_no_gradients() -> None:
     _, loss = evaluate(recorder, theta, place.benchmark.examples(1, "test"), None, 30)
     assert recorder.calls == []
     assert not loss.requires_grad
+
+
+@pytest.mark.soak
+def test_a_path_costs_little_more_than_its_matrix_products() -> None:
+    """41 points on 10,000 MNIST-sized images: the rest of the pass takes less than half of that."""
+    network = build("mlp-256-256", (1, 28, 28), 10)
+    images = torch.randint(0, 256, (10_000, 1, 28, 28), dtype=torch.uint8)
+    examples = Examples(images, torch.randint(0, 10, (10_000,)))
+    start, end = (network.initial(stream(seed, "initial")).float()[None] for seed in (1, 2))
+    shapes = [(500, 784, 256), (500, 256, 256), (500, 256, 10)]
+    factors = [(torch.rand(41, m, k), torch.rand(41, k, n)) for m, k, n in shapes]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    ratios = []
+    try:
+        for _ in range(5):
+            begin = time.perf_counter()
+            for x, w in factors:
+                for _ in range(20):
+                    torch.bmm(x, w)
+            middle = time.perf_counter()
+            linear_path(network, start, end, 41, examples, None, 500)
+            ratios.append((time.perf_counter() - middle) / (middle - begin))
+    finally:
+        torch.set_num_threads(threads)
+    print(f"\na path takes {median(ratios):.2f} times its matrix products")
+    assert median(ratios) < 1.5
