@@ -17,7 +17,7 @@ from lmc_ray.connectivity.alignment import align
 from lmc_ray.connectivity.bezier import bezier_path, fit_control
 from lmc_ray.connectivity.curvature import hessian_vector_product, overlaps, top_eigenpairs
 from lmc_ray.connectivity.paths import CONNECTED_BELOW, Curve, barriers, linear_path
-from lmc_ray.connectivity.planes import measure_plane
+from lmc_ray.connectivity.planes import axes, measure_plane
 from lmc_ray.connectivity.similarity import activation_cka, cosines, distances
 from lmc_ray.learners import Setting
 from lmc_ray.randomness import permutations, stream
@@ -142,8 +142,12 @@ def plane_rows(
     points: int,
     examples: int,
 ) -> dict[str, list[Row]]:
-    """Loss and accuracy of each task on the plane through three minima."""
+    """Loss and accuracy of each task on the plane through three minima; none if in one line."""
     rows: list[Row] = []
+    try:
+        axes(*weights)
+    except ValueError:
+        return {"planes": rows}
     for task in eval_tasks:
         plane = measure_plane(
             place.setting.network,

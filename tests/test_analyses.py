@@ -17,9 +17,12 @@ from lmc_ray.connectivity.curvature import hessian_vector_product
 from lmc_ray.connectivity.paths import barriers, linear_path
 from lmc_ray.errors import UserError
 from lmc_ray.learners.evaluation import evaluate
-from lmc_ray.measuring import Bend, End, Place, path_rows, seed_rows, spectrum_rows
+from lmc_ray.measuring import Bend, End, Place, path_rows, plane_rows, seed_rows, spectrum_rows
+from lmc_ray.models import build
+from lmc_ray.models.weights import to_bytes
 from lmc_ray.randomness import stream
 from lmc_ray.store import Store
+from lmc_ray.store.parquet import digest
 from lmc_ray.sweep import cells
 from lmc_ray.sweep.analyses import KINDS, SMOKE, Connectivity, Plan, Weights, kinds_of, plan
 from lmc_ray.sweep.analyst import measure
@@ -277,6 +280,14 @@ def test_a_spectrum_and_its_overlaps(here: Place) -> None:
         assert 0 <= row["overlap_multitask"] <= 1
 
 
+def test_three_minima_in_line_have_no_plane(here: Place) -> None:
+    a, b = thetas(here, 1, 2)
+    names = ends("sequential:1", "sequential:2", "connected:2")
+    assert plane_rows(here, names, (a, b, b), (1,), 5, 10) == {"planes": []}
+    assert plane_rows(here, names, (a, b, (a + b) / 2), (1,), 5, 10) == {"planes": []}
+    assert len(plane_rows(here, names, (a, b, 2 * a), (1,), 5, 10)["planes"]) == 25
+
+
 # As cells
 
 
@@ -312,6 +323,20 @@ def test_every_kind_is_committed_with_its_rows(trained: Store) -> None:
         assert {of_kind[row["cell_id"]] for row in rows_of(trained, table)} == kinds
     assert len(rows_of(trained, "planes")) == HOW.plane_points**2
     assert trained.verify() == []
+
+
+def test_a_minimum_that_is_not_finite_is_not_measured(trained: Store) -> None:
+    what = planned(trained, kinds=("spectrum",))
+    each = replace(what.analyses[0], eval_tasks=(2,))  # a cell of its own
+    network = build(each.place.network, (1, 8, 8), 10)
+    theta = torch.full((network.layout.size,), torch.nan)
+    data = to_bytes(network, theta, {})
+    trained.write_weights("weights/sweep=s/nan/x.safetensors", data)
+    bad = Weights("weights/sweep=s/nan/x.safetensors", digest(data))
+    good = [what.weights[end] for end in each.ends[1:]]
+    measure(workplace(Path(trained.root)), each, [bad, *good])
+    row = trained.committed("s")[each.id]
+    assert (row["status"], row["analysis"]) == ("diverged", "spectrum")
 
 
 def test_a_minimum_that_is_not_what_it_was(trained: Store, tmp_path: Path) -> None:

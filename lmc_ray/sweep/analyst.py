@@ -4,6 +4,7 @@ import socket
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -100,15 +101,18 @@ def measure(workplace: Workplace, analysis: Analysis, files: Sequence[Weights]) 
         _weights(store, setting, end, file).to(device)
         for end, file in zip(analysis.ends, files, strict=True)
     ]
-    tables = measured(analysis, Place(setting, "test", place.evaluation_group), weights)
+    # Only a method's own minima are known to be finite: in a trio SGD alone may have diverged.
+    finite = all(bool(theta.isfinite().all()) for theta in weights)
+    where = Place(setting, "test", place.evaluation_group)
+    tables = measured(analysis, where, weights) if finite else {}
     own = {"cell_id": analysis.id, "seed": analysis.seed}
     rows: Rows = {table: [own | row for row in each] for table, each in tables.items()}
     run = {
         "purpose": "analysis",
         "analysis": analysis.kind,
-        "status": "finished",
+        "status": "finished" if finite else "diverged",
         "method": analysis.method,
-        **place.__dict__,
+        **asdict(place),
         "split": "test",
         "path_points": analysis.options["points"] if "paths" in tables else 0,
         "protocol": PROTOCOL,

@@ -1,0 +1,139 @@
+"""The ready-made views and the contrasts within seeds, beside the same numbers by hand."""
+
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pytest
+from results import accuracies, barrier, cells, measured, path, run
+
+from lmc_ray.statistics import holm, paired, summarise
+from lmc_ray.store import Store
+from lmc_ray.store.views import VIEWS, columns
+from lmc_ray.tables import contrast_sheets
+
+RISES = (0.5, 0.75, 1.0, 0.25, 0.625, 0.875)
+"""Of the loss on the way to the sequential minimum, by seed; to the multitask one a fifth of it."""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """Six trios whose paths training has measured; the first one's an analysis too."""
+    store = Store(str(tmp_path))
+    rows: dict[str, list[dict[str, Any]]] = {
+        name: [] for name in ("runs", "accuracies", "barriers", "paths")
+    }
+    for seed, rise in enumerate(RISES):
+        cell = f"c{seed}"
+        config = f'{{"path_points":5,"seed":{seed},"split":"test"}}'
+        rows["runs"].append(
+            run(cell, seed, average_accuracy=rise, path_points=5, config=config, forgetting=0.1)
+        )
+        rows["accuracies"] += accuracies(cell, value=rise)
+        for minimum, share in (("sequential", 1.0), ("multitask", 0.2)):
+            line = barrier(cell, ("sequential", 1), (minimum, 2), loss_rise=share * rise)
+            line |= {"connected": seed < 3, "from_seed": seed, "to_seed": seed}
+            rows["barriers"].append(line)
+            rows["paths"] += path(line, 5)
+    store.commit("s", "a", rows)
+    again = barrier("c0", ("sequential", 1), ("multitask", 2), loss_rise=0.125)
+    again |= {"cell_id": "analysis", "from_seed": 0, "to_seed": 0, "connected": True}
+    told = run("analysis", 0, purpose="analysis", analysis="path", path_points=9, config="{}")
+    store.commit("s", "b", {"runs": [told], "barriers": [again], "paths": path(again, 9)})
+    return store
+
+
+def ask(store: Store, sql: str) -> list[tuple[Any, ...]]:
+    with store.database() as database:
+        return database.execute(sql).fetchall()
+
+
+def test_every_view_can_be_asked_of_an_empty_root(tmp_path: Path) -> None:
+    known = columns()
+    with Store(str(tmp_path)).database() as database:
+        for name in VIEWS:
+            assert database.sql(f"SELECT * FROM {name}").columns == known[name]
+            assert database.sql(f"SELECT count(*) FROM {name}").fetchall() == [(0,)]
+
+
+def test_intervals_are_those_of_student(store: Store) -> None:
+    (row,) = ask(
+        store,
+        "SELECT seeds, average_accuracy, average_accuracy_std, average_accuracy_low,"
+        " average_accuracy_high FROM method_summary",
+    )
+    wanted = summarise(RISES)
+    assert row[0] == wanted.count
+    assert row[1:] == pytest.approx((wanted.mean, wanted.std, wanted.low, wanted.high), rel=1e-5)
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3, 200, 201, 500])
+def test_intervals_for_any_number_of_seeds(tmp_path: Path, seeds: int) -> None:
+    store = Store(str(tmp_path))
+    values = [(seed * 7 % 11) / 11 for seed in range(seeds)]
+    rows = [
+        run(f"c{seed}", seed, average_accuracy=value, config=f'{{"seed":{seed},"split":"test"}}')
+        for seed, value in enumerate(values)
+    ]
+    store.commit("s", "a", {"runs": rows})
+    ((low, high),) = ask(
+        store, "SELECT average_accuracy_low, average_accuracy_high FROM method_summary"
+    )
+    wanted = summarise(values)
+    if seeds == 1:
+        assert (low, high) == (None, None)
+    else:
+        assert (low, high) == pytest.approx((wanted.low, wanted.high), rel=2e-3)
+
+
+def test_seeds_of_one_configuration_have_one_name(store: Store) -> None:
+    assert len(ask(store, "SELECT DISTINCT configuration FROM confirmed")) == 1
+
+
+def test_an_analysis_stands_for_what_training_measured(store: Store) -> None:
+    (row,) = ask(
+        store,
+        "SELECT cell_id, loss_rise FROM measured_paths"
+        " WHERE from_cell_id = 'c0' AND to_minimum = 'multitask'",
+    )
+    assert row == ("analysis", 0.125)
+    points = ask(
+        store,
+        "SELECT to_minimum, seeds, count(*) FROM path_curves GROUP BY ALL ORDER BY ALL",
+    )
+    assert points == [("multitask", 1, 4), ("multitask", 6, 5), ("sequential", 6, 5)]
+    (row,) = ask(
+        store,
+        "SELECT seeds, connected, loss_rise FROM barrier_summary WHERE to_minimum = 'multitask'",
+    )
+    assert row == (6, 0.5, pytest.approx(fmean([0.125, *(0.2 * rise for rise in RISES[1:])])))
+
+
+def test_shares_belong_to_the_cell_they_start_from(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    rows = cells("x")
+    spectrum = measured("s1")["spectra"][0] | {"overlap_sequential": 0.6, "overlap_multitask": 0.1}
+    more = [spectrum | {"cell_id": "s2", "rank": rank} for rank in (1, 2)]
+    config = '{"ends":[["x","sequential",1],["x","sequential",2]]}'
+    told = [
+        run(cell, purpose="analysis", analysis="spectrum", config=config) for cell in ("s1", "s2")
+    ]
+    store.commit("s", "a", {**rows, "runs": [*rows["runs"], *told], "spectra": [spectrum, *more]})
+    found = ask(store, "SELECT cell_id, directions, sequential, multitask FROM subspace_shares")
+    assert found == [("x", 2, pytest.approx(0.72), pytest.approx(0.02))], "the finer one, once"
+
+
+def test_contrasts_within_seeds(store: Store) -> None:
+    with store.database() as database:
+        (sheet,) = contrast_sheets(database)
+    ((what, one, other, difference, _, pairs, p, _),) = sheet.rows
+    differences = [0.5 - 0.125, *(0.8 * rise for rise in RISES[1:])]
+    assert what == "rise of the loss on task 1: to sequential 2 - to multitask 2"
+    others = [0.125, *(0.2 * rise for rise in RISES[1:])]
+    assert float(one) == pytest.approx(fmean(RISES), abs=1e-3)
+    assert float(other) == pytest.approx(fmean(others), abs=1e-3)
+    assert float(difference) == pytest.approx(fmean(differences), abs=1e-3)
+    assert pairs == "6"
+    exact = paired(differences).p
+    assert exact is not None
+    assert float(p) == pytest.approx(holm([exact])[0], abs=1e-3)
