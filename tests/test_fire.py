@@ -181,7 +181,7 @@ def test_a_disk_that_fills_up_or_is_not_mounted(calm: Calm, tmp_path: Path) -> N
     """Waited for, then one clear line; what is committed stays, and the sweep goes on later."""
     disk, root = tmp_path / "disk", tmp_path / "results"
     root.mkdir()
-    with small_disk(disk, 4096):
+    with small_disk(disk, 16384):
         subprocess.run(["mount", "--bind", disk, root], check=True)
         try:
             with started(root, *OPTIONS, environment={"LMC_PATIENCE": "20"}) as driver:

@@ -255,17 +255,23 @@ def check_no_secret(server: ObjectStore, place: str, folder: Path, pid: int) -> 
 
 @pytest.mark.soak
 @pytest.mark.timeout(1500)
-def test_a_sweep_to_an_object_store(here: ObjectStore, tmp_path: Path):
-    root, local = f"s3://{BUCKET}/smoke", tmp_path / "results"
-    script = SWEEPS / "mcsgd.py"
-    arguments = ("--smoke", "--results", root)
-    with started(local, *arguments, script=script, environment=here.environment) as driver:
+@pytest.mark.parametrize(
+    ("script", "tables"),
+    [("mcsgd", {"trials"}), ("connectivity", {"minima", "planes", "similarities", "spectra"})],
+)
+def test_a_sweep_to_an_object_store(
+    here: ObjectStore, tmp_path: Path, script: str, tables: set[str]
+):
+    root, local = f"s3://{BUCKET}/{script}", tmp_path / "results"
+    file, options = SWEEPS / f"{script}.py", ("--smoke", "--results", root)
+    with started(local, *options, script=file, environment=here.environment) as driver:
         ended = driver.wait()
     assert (ended.status, ended.err) == (0, "")
     assert not local.exists()
-    assert not [name for name, size in here.objects("smoke/.checkpoints").items() if size]
+    assert "Report:      connectivity-" in ended.out or script == "mcsgd"
+    assert not [name for name, size in here.objects(f"{script}/.checkpoints").items() if size]
     before = content(Store(root))
-    assert all(before[table] for table in ("runs", "accuracies", "paths", "barriers", "trials"))
+    assert all(before[table] for table in {"runs", "accuracies", "paths", "barriers"} | tables)
     for command in ("verify", "compact", "verify"):
         done = lmc_ray(here.environment, command, root)
         assert (done.returncode, done.stderr) == (0, "")
@@ -273,7 +279,7 @@ def test_a_sweep_to_an_object_store(here: ObjectStore, tmp_path: Path):
     table = lmc_ray(here.environment, "table", root)
     assert table.returncode == 0
     assert table.stdout in ended.out
-    check_no_secret(here, "smoke", tmp_path, driver.process.pid)
+    check_no_secret(here, script, tmp_path, driver.process.pid)
 
 
 @pytest.mark.soak
