@@ -228,6 +228,6 @@ def check_undisturbed(root: Path, ended: Ended, calm: tuple[Path, Ended]) -> Non
 
 
 def files(root: Path) -> dict[str, bytes]:
-    """Every file of a root."""
-    found = root.rglob("*")
-    return {str(path.relative_to(root)): path.read_bytes() for path in found if path.is_file()}
+    """Every file of a root but reports, which are drawn anew by every start."""
+    found = (path for path in root.rglob("*") if path.is_file() and path.suffix != ".html")
+    return {str(path.relative_to(root)): path.read_bytes() for path in found}
