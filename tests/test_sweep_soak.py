@@ -229,7 +229,7 @@ def test_two_sweeps_of_one_root_at_a_time(undisturbed: Undisturbed, tmp_path: Pa
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_smoke(tmp_path: Path, script: str) -> None:
-    """Every table of that sweep is written: multitask alone has no paths, connectivity no search."""
+    """Every table of that sweep is written; multitask has no paths, connectivity no search."""
     root = tmp_path / "results"
     begin = time.monotonic()
     whole(root, "--smoke", script=SWEEPS / script)
