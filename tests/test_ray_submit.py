@@ -316,8 +316,8 @@ def test_a_dropped_connection(cluster: Machine) -> None:
     wait_until(lambda: len(list(runs.glob("*.parquet"))) >= 2, "nothing was committed")
     for pid in cluster.processes("ssh: "):  # the shared connection of the launcher
         cluster.run("kill", "-9", str(pid))
-    for pid in cluster.processes("ssh -tt"):
-        cluster.run("kill", "-9", str(pid))
+    for pid in cluster.processes("ssh -tt"):  # which may have ended with it
+        cluster.run("sh", "-c", f"kill -9 {pid} || true")
     process.wait(PATIENCE)
     wait_until(lambda: not cluster.processes("node/continual.py"), "the driver lives on")
     store = Store(str(cluster.results))
