@@ -204,8 +204,9 @@ def spectrum_rows(
     index = index.to(every.labels.device)
     chosen = Examples(every.images[index], every.labels[index])
 
+    allowed = place.setting.allowed(at.task)
+
     def product(vectors: Tensor) -> Tensor:
-        allowed = place.setting.allowed(at.task)
         return hessian_vector_product(
             place.setting.network, start[None], vectors, chosen, allowed, place.group
         )

@@ -7,7 +7,6 @@ points. Align a minimum with another before a line is drawn between them.
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
-from scipy.optimize import linear_sum_assignment
 from torch import Generator, Tensor
 
 from lmc_ray.models import Network, Symmetry
@@ -69,5 +68,7 @@ def _common(
 
 def _best_order(common: Float[Tensor, "units units"]) -> Int64[Tensor, " units"]:
     """Which of their units goes where, for the largest sum of inner products."""
+    from scipy.optimize import linear_sum_assignment  # which workers that only train need not load
+
     _, columns = linear_sum_assignment(common.numpy(), maximize=True)
     return torch.from_numpy(columns.astype(np.int64))

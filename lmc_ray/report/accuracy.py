@@ -15,7 +15,7 @@ from lmc_ray.report.exhibits import (
 )
 from lmc_ray.report.source import OWN, Part, Row, ask, moments, summary
 from lmc_ray.report.words import interval, with_seeds
-from lmc_ray.tables import AccuracyRow, Sheet
+from lmc_ray.tables import AccuracyRow, Sheet, row_notes
 from lmc_ray.tables.sheet import short
 
 _MOST_CONFIGURATIONS = 16
@@ -143,13 +143,7 @@ def _sheet(part: Part, rows: Sequence[AccuracyRow]) -> Sheet:
 
 
 def _notes(rows: Sequence[AccuracyRow]) -> list[str]:
-    notes = [row.group.note for row in rows if row.group.differences]
-    notes += [
-        f"{row.group.label}: {row.diverged} of {len(row.group.runs)} seeds diverged (the loss "
-        "became NaN or infinite); in none of the means"
-        for row in rows
-        if row.diverged
-    ]
+    notes = row_notes(rows)
     notes.append(
         "rise: highest loss on task 1 along the line from the method's minimum after task 1 to its "
         "last one, minus the loss where the line starts; memory: examples kept per class and task; "

@@ -8,7 +8,8 @@ import numpy as np
 
 from lmc_ray.report.exhibits import Exhibit, Heat, Section, left_out, spread_out
 from lmc_ray.report.source import Part, Row, ask, measured, moments, summary
-from lmc_ray.report.words import ends, with_seeds
+from lmc_ray.report.words import with_seeds
+from lmc_ray.tables import ends
 
 _MOST_PAIRS = 24
 _MOST_PANELS = 9

@@ -17,14 +17,3 @@ def interval(values: Summary | None, digits: int, scale: float = 1.0) -> str:
 def with_seeds(values: Summary, digits: int) -> str:
     """The same, and over how many seeds."""
     return f"{interval(values, digits)}, {values.count} seed{'s' * (values.count != 1)}"
-
-
-def ends(row: dict[str, object]) -> str:
-    """From which minimum to which, and what is special about the pair."""
-    special = [
-        str(row[name])
-        for name, usual in (("curve", "linear"), ("control", "same-init"))
-        if row.get(name, usual) not in (usual, None)
-    ]
-    line = f"{row['from_minimum']} {row['from_task']} → {row['to_minimum']} {row['to_task']}"
-    return f"{line} ({', '.join(special)})" if special else line

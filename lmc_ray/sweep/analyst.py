@@ -24,18 +24,17 @@ from lmc_ray.measuring import (
     similarity_rows,
     spectrum_rows,
 )
-from lmc_ray.models import build
 from lmc_ray.models.weights import from_bytes
 from lmc_ray.store import Store
 from lmc_ray.store.files import one_line
 from lmc_ray.store.presence import check_flag
 from lmc_ray.sweep.analyses import Analysis, Plan, Weights
-from lmc_ray.sweep.backoff import Backoff
+from lmc_ray.sweep.backoff import Backoff, out_of_reach
 from lmc_ray.sweep.cells import PROTOCOL
 from lmc_ray.sweep.events import tell
 from lmc_ray.sweep.progress import Progress
 from lmc_ray.sweep.runner import MAX_FAILURES, Machine
-from lmc_ray.sweep.trainable import Workplace, benchmark_at
+from lmc_ray.sweep.trainable import Workplace, benchmark_at, device_name, setting_of
 from lmc_ray.version import git_commit, version
 
 Rows = dict[str, list[dict[str, Any]]]
@@ -87,18 +86,10 @@ def measure(workplace: Workplace, analysis: Analysis, files: Sequence[Weights]) 
     started_at, begin = datetime.now(UTC), time.monotonic()
     torch.set_num_threads(workplace.threads)
     store = Store(workplace.results)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     place = analysis.place
-    benchmark = benchmark_at(workplace, place)
-    setting = Setting(
-        benchmark=benchmark,
-        network=build(place.network, benchmark.image_shape, benchmark.classes),
-        part="full",
-        device=device,
-        dtype=getattr(torch, place.dtype),
-    )
+    setting = setting_of(place, benchmark_at(workplace, place), "full")
     weights = [
-        _weights(store, setting, end, file).to(device)
+        _weights(store, setting, end, file).to(setting.device)
         for end, file in zip(analysis.ends, files, strict=True)
     ]
     # Only a method's own minima are known to be finite: in a trio SGD alone may have diverged.
@@ -118,7 +109,7 @@ def measure(workplace: Workplace, analysis: Analysis, files: Sequence[Weights]) 
         "protocol": PROTOCOL,
         "config": analysis.config,
         "wall_seconds": time.monotonic() - begin,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "device": device_name(setting.device),
         "host": socket.gethostname(),
         "version": version(),
         "git_commit": git_commit(),
@@ -152,10 +143,10 @@ def measured(analysis: Analysis, place: Place, weights: Sequence[Any]) -> Rows:
 def _missing(analyses: Sequence[Analysis], store: Store, sweep: str) -> list[Analysis]:
     """Those that the sweep lacks, after taking over what another sweep of the root has."""
     found = store.find([each.id for each in analyses])
-    elsewhere = [cell for cell, row in found.items() if row["sweep"] != sweep]
-    here = store.committed(sweep)
-    if linked := {cell: {} for cell in elsewhere if cell not in here}:
-        store.reuse(sweep, uuid.uuid4().hex, linked)
+    if elsewhere := [cell for cell, row in found.items() if row["sweep"] != sweep]:
+        here = store.committed(sweep)
+        if linked := {cell: {} for cell in elsewhere if cell not in here}:
+            store.reuse(sweep, uuid.uuid4().hex, linked)
     return [each for each in analyses if each.id not in found]
 
 
@@ -204,9 +195,6 @@ def _commit(store: Store, workplace: Workplace, rows: Rows) -> None:
             check_flag(store.root)
         except OSError as problem:
             if not backoff.wait():
-                raise UserError(
-                    f"the results root {store.root} cannot be written ({one_line(problem)}): mend"
-                    f" that and run the same command again (--name {workplace.sweep}), it goes on"
-                ) from None
+                raise out_of_reach(store.root, workplace.sweep, one_line(problem)) from None
         else:
             return

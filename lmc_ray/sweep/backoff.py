@@ -27,6 +27,14 @@ def patience() -> float:
     return seconds
 
 
+def out_of_reach(root: str, sweep: str, reason: str) -> UserError:
+    """What to say when patience is at its end."""
+    return UserError(
+        f"the results root {root} cannot be written ({reason}): mend that and run the same command"
+        f" again (--name {sweep}), it goes on; what is committed stays"
+    )
+
+
 class Backoff:
     """Pauses between tries, each twice as long as the one before, until patience is at its end."""
 

@@ -13,7 +13,7 @@ from lmc_ray.errors import UserError
 from lmc_ray.store import Store
 from lmc_ray.store.files import one_line
 from lmc_ray.store.presence import check_flag, plant_flag
-from lmc_ray.sweep.backoff import Backoff
+from lmc_ray.sweep.backoff import Backoff, out_of_reach
 from lmc_ray.sweep.cells import Block, Outcome
 from lmc_ray.sweep.events import tell, tell_block
 from lmc_ray.sweep.study import StudyRun
@@ -265,11 +265,7 @@ class Conductor(Searcher):
                 self.problem = problem
 
     def _out_of_reach(self, reason: str) -> UserError:
-        return UserError(
-            f"the results root {self.store.root} cannot be written ({reason}): mend that and run"
-            f" the same command again (--name {self.workplace.sweep}), it goes on; what is"
-            " committed stays"
-        )
+        return out_of_reach(self.store.root, self.workplace.sweep, reason)
 
     def _write(self) -> None:
         """The cells taken over, then the trials of every generation that is whole now."""

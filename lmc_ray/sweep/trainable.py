@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from ray import tune
 
-from lmc_ray.benchmarks import Benchmark, load
+from lmc_ray.benchmarks import Benchmark, Part, load
 from lmc_ray.errors import UserError
 from lmc_ray.learners import METHODS, Setting
 from lmc_ray.metrics import accuracy_curve
@@ -185,17 +185,21 @@ def check_code(cell: Cell) -> None:
         )
 
 
-def training_of(block: Block, benchmark: Benchmark) -> Training:
-    """The training that a block asks for, on a GPU where this worker has one."""
-    cell = block.cells[0]
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    setting = Setting(
+def setting_of(place: Place, benchmark: Benchmark, part: Part) -> Setting:
+    """Where a cell's networks learn or are measured: on a GPU where this worker has one."""
+    return Setting(
         benchmark=benchmark,
-        network=build(cell.place.network, benchmark.image_shape, benchmark.classes),
-        part="train" if cell.split == "validation" else "full",
-        device=device,
-        dtype=getattr(torch, cell.place.dtype),
+        network=build(place.network, benchmark.image_shape, benchmark.classes),
+        part=part,
+        device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+        dtype=getattr(torch, place.dtype),
     )
+
+
+def training_of(block: Block, benchmark: Benchmark) -> Training:
+    """The training that a block asks for."""
+    cell = block.cells[0]
+    setting = setting_of(cell.place, benchmark, "train" if cell.split == "validation" else "full")
     measurement = Measurement(
         cell.split, cell.place.evaluation_group, cell.path_points, cell.keep_minima
     )
@@ -249,14 +253,15 @@ def _run(block: Block, cell: Cell, training: Training, record: Record) -> dict[s
         "examples_seen": record.examples_seen,
         "wall_seconds": training.seconds,
         "replicas": len(block.cells),
-        "device": _device(training.setting.device),
+        "device": device_name(training.setting.device),
         "host": socket.gethostname(),
         "version": version(),
         "git_commit": git_commit(),
     }
 
 
-def _device(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """As the table `runs` has it."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 

@@ -1,7 +1,7 @@
 """Tables for people, from the rows of the store: `lmc-ray table` and the end of every sweep."""
 
-from lmc_ray.tables.accuracy import AccuracyRow, accuracy_rows, accuracy_sheets
-from lmc_ray.tables.barriers import BarriersRow, barriers_rows, barriers_sheets
+from lmc_ray.tables.accuracy import AccuracyRow, accuracy_rows, accuracy_sheets, row_notes
+from lmc_ray.tables.barriers import BarriersRow, barriers_rows, barriers_sheets, ends
 from lmc_ray.tables.compare import Comparison, compare, compare_sheets
 from lmc_ray.tables.contrasts import contrast_sheets
 from lmc_ray.tables.nights import NIGHT_COLUMNS, night_cells, night_sheet
@@ -21,8 +21,10 @@ __all__ = [
     "compare",
     "compare_sheets",
     "contrast_sheets",
+    "ends",
     "night_cells",
     "night_sheet",
     "pending",
     "render",
+    "row_notes",
 ]

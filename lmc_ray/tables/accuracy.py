@@ -164,16 +164,20 @@ def _sheet(rows: Sequence[AccuracyRow]) -> Sheet:
         ]
         for row in rows
     ]
+    notes = [*row_notes(rows), _SPREAD, _RISE]
+    notes += [_TRIO] if any(r.rise and r.group.method == "multitask" for r in rows) else []
+    return Sheet(title(rows[0].group.runs[0]), columns, cells, [*notes, _COST])
+
+
+def row_notes(rows: Sequence[AccuracyRow]) -> list[str]:
+    """What is to be said of single configurations: their settings, and seeds that diverged."""
     notes = [row.group.note for row in rows if row.group.differences]
-    notes += [
+    return notes + [
         f"{row.group.label}: {row.diverged} of {len(row.group.runs)} seeds diverged (the loss "
         "became NaN or infinite); in none of the means"
         for row in rows
         if row.diverged
     ]
-    notes += [_SPREAD, _RISE]
-    notes += [_TRIO] if any(r.rise and r.group.method == "multitask" for r in rows) else []
-    return Sheet(title(rows[0].group.runs[0]), columns, cells, [*notes, _COST])
 
 
 def _paper_sheet(rows: Sequence[AccuracyRow]) -> Sheet:

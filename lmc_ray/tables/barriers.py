@@ -69,7 +69,7 @@ def _of_group(database: "duckdb.DuckDBPyConnection", group: Group) -> list[Barri
     return [
         BarriersRow(
             group=group,
-            path=_in_words(rows[0]),
+            path=ends(rows[0]),
             eval_task=rows[0]["eval_task"],
             measures={
                 name: summarise(values)
@@ -83,11 +83,15 @@ def _of_group(database: "duckdb.DuckDBPyConnection", group: Group) -> list[Barri
     ]
 
 
-def _in_words(row: dict[str, Any]) -> str:
-    ends = f"{row['from_minimum']} {row['from_task']} → {row['to_minimum']} {row['to_task']}"
-    special = [row["curve"]] if row["curve"] != "linear" else []
-    special += [row["control"]] if row["control"] != "same-init" else []
-    return f"{ends} ({', '.join(special)})" if special else ends
+def ends(row: dict[str, Any]) -> str:
+    """From which minimum to which, and what is special about the pair."""
+    special = [
+        str(row[name])
+        for name, usual in (("curve", "linear"), ("control", "same-init"))
+        if row.get(name, usual) not in (usual, None)
+    ]
+    line = f"{row['from_minimum']} {row['from_task']} → {row['to_minimum']} {row['to_task']}"
+    return f"{line} ({', '.join(special)})" if special else line
 
 
 def _sheet(rows: list[BarriersRow], last: bool) -> Sheet:
