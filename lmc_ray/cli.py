@@ -3,7 +3,6 @@
 Libraries are imported inside the commands that need them, so that `--help` answers at once.
 """
 
-import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -302,9 +301,14 @@ def validate(
 @app.command()
 def bench(
     benchmark: Annotated[str, typer.Option(help="what to train on")] = "rotated-digits",
-    method: Annotated[str, typer.Option(help="how")] = "stable-sgd",
-    batch_size: Annotated[int, typer.Option(min=1, help="examples a step")] = 64,
-    replicas: Annotated[int, typer.Option(min=1, help="seeds in each worker's stack")] = 1,
+    method: Annotated[list[str] | None, typer.Option(help="how; may be repeated")] = None,
+    batch_size: Annotated[
+        list[int] | None, typer.Option(min=1, help="examples a step, default 64; may be repeated")
+    ] = None,
+    replicas: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="in each worker's stack; several are compared"),
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="processes at the same time; default: the cores")
     ] = None,
@@ -312,43 +316,56 @@ def bench(
     data: Annotated[
         str | None, typer.Option(envvar="LMC_DATA", help="folder of the images; else downloaded")
     ] = None,
+    results: Annotated[
+        str | None, typer.Option(metavar="ROOT", help="also write the table `speeds` there")
+    ] = None,
 ) -> None:
-    """Measure how fast this machine trains: steps, share of the peak, seconds a cell.
+    """Measure how fast this machine trains, beside its peaks and beside plain loops.
 
-    Each worker trains two tasks and is timed on the second. The peak is the best fp32 matrix
-    product on all cores (or the GPU) in the same run.
+    Each worker trains three tasks and is timed on the second. Where several stack sizes are
+    compared, the one with most cells an hour is noted in the cache folder, and sweeps on this
+    device use it.
     """
-    from lmc_ray.bench import Workload, measure
-    from lmc_ray.benchmarks import defaults, load
-    from lmc_ray.learners import hyperparameters
-    from lmc_ray.models import build
+    from lmc_ray.bench.compare import compared, workloads
+    from lmc_ray.bench.recommend import best, remember
+    from lmc_ray.tables.sheet import render
+    from lmc_ray.tables.speeds import speed_sheets
 
-    opened = load(benchmark, data=data)
-    if opened.tasks < 2:
-        raise UserError(f"{benchmark} has a single task: the second one is what bench measures")
-    chosen = network or defaults(benchmark, data=data).network
-    values = {"batch_size": batch_size}
-    build(chosen, opened.image_shape, opened.classes)
-    hyperparameters(method, values)
-    for task in (1, 2):  # into the node's cache, so that no worker's time pays for it
-        opened.examples(task, "full")
-        opened.examples(task, "test")
-    count = workers or os.cpu_count() or 1
-    report = measure(Workload(benchmark, method, chosen, values, replicas, count, data))
-    memory = "n/a" if report.private_bytes is None else f"{report.private_bytes / 1e6:.0f} MB"
-    lines = {
-        "workload": f"{method} on {opened.name}, {chosen}, batch {batch_size}, "
-        f"{count} workers × {replicas} replicas",
-        "device": report.device,
-        "peak": f"{report.peak / 1e9:.0f} GFLOP/s (best fp32 matrix product)",
-        "training": f"{report.steps_per_second:.0f} replica-steps/s, "
-        f"{report.flops_per_second / 1e9:.0f} GFLOP/s = {report.share_of_peak:.0%} of the peak",
-        "evaluation": f"{report.evaluation_flops_per_second / 1e9:.0f} GFLOP/s, "
-        f"{report.evaluation_share:.0%} of a cell's time",
-        "one cell": f"{report.cell_seconds:.1f} s of a worker; {report.cells_per_hour:.0f} cells/h",
-        "memory": f"{memory} a worker, beyond shared data",
-    }
-    typer.echo("\n".join(f"{name:11} {text}" for name, text in lines.items()))
+    planned = workloads(
+        benchmark,
+        methods=method or ["stable-sgd"],
+        batch_sizes=batch_size or [64],
+        replicas=replicas or [1],
+        workers=workers,
+        network=network,
+        data=data,
+    )
+    store = None
+    if results is not None:
+        from lmc_ray.store import Store
+
+        store = Store(results)
+        store.check_writable()
+    speeds = compared(planned, lambda line: typer.echo(line, err=True))
+    typer.echo(render(speed_sheets(speeds)))
+    if len(replicas or ()) > 1:
+        for size in sorted({speed.batch_size for speed in speeds}):
+            chosen = best(speed for speed in speeds if speed.batch_size == size)
+            file = remember(chosen)
+            typer.echo(
+                f"best at batch {size}: {chosen.workload.workers} workers with stacks of"
+                f" {chosen.workload.replicas} ({file})"
+            )
+    if store is not None:
+        import uuid
+        from datetime import UTC, datetime
+
+        from lmc_ray.version import version
+
+        now = {"measured_at": datetime.now(UTC), "version": version()}
+        rows = [speed.row() | now for speed in speeds]
+        store.commit("bench", uuid.uuid4().hex, {"speeds": rows})
+        typer.echo(f"rows: table speeds of {results}, sweep bench")
 
 
 def _which(cells: Sequence[str]) -> str:

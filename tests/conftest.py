@@ -1,6 +1,7 @@
 """What all tests share: shape checks of the learning side, a cache of their own, one thread."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import hypothesis
 import pytest
@@ -62,3 +63,25 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def _one_thread() -> None:
     """Tensors here are so small that a second thread only gets in the way."""
     torch.set_num_threads(1)
+
+
+class Done(NamedTuple):
+    """What a command has left: its exit status and what it wrote."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def lmc(capfd: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """Runs `lmc-ray` with these arguments."""
+    from lmc_ray.cli import main  # after the shape checks are in place
+
+    def call(*arguments: str) -> Done:
+        with pytest.raises(SystemExit) as end:
+            main(list(arguments))
+        captured = capfd.readouterr()
+        return Done(int(end.value.code or 0), captured.out, captured.err)
+
+    return call

@@ -10,7 +10,6 @@ import pytest
 from results import barrier, cells, path, run, trial
 
 from lmc_ray.benchmarks import describe
-from lmc_ray.cli import main
 from lmc_ray.store import TABLES, Store
 
 
@@ -35,22 +34,6 @@ def root(tmp_path: Path) -> str:
     )
     store.commit("second", "b", {"trials": [trial(0)]})
     return root
-
-
-class Done:
-    def __init__(self, status: int, out: str, err: str) -> None:
-        self.status, self.out, self.err = status, out, err
-
-
-@pytest.fixture
-def lmc(capfd: pytest.CaptureFixture[str]):
-    def call(*arguments: str) -> Done:
-        with pytest.raises(SystemExit) as end:
-            main(list(arguments))
-        captured = capfd.readouterr()
-        return Done(int(end.value.code or 0), captured.out, captured.err)
-
-    return call
 
 
 def in_a_pipe(*arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:

@@ -17,7 +17,6 @@ from PIL import Image
 from results import barrier, cells, path, run, trial
 from small_study import FINE, METHODS, SEEDS, TASKS, small_study
 
-from lmc_ray.cli import main
 from lmc_ray.errors import UserError
 from lmc_ray.report import write_figures, write_report
 from lmc_ray.report.collect import collect
@@ -540,17 +539,6 @@ def test_figures_are_pdf_and_png_of_a_paper_s_width(store: Store, tmp_path: Path
 
 
 # The commands
-
-
-@pytest.fixture
-def lmc(capfd: pytest.CaptureFixture[str]):
-    def call(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as end:
-            main(list(arguments))
-        out, err = capfd.readouterr()
-        return int(end.value.code or 0), out, err
-
-    return call
 
 
 def test_commands(store: Store, tmp_path: Path, lmc, monkeypatch: pytest.MonkeyPatch):

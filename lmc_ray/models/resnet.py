@@ -204,6 +204,16 @@ class ResNet18:
         yield logits.transpose(0, 1).flatten(1)
 
 
+def outputs(network: ResNet18) -> list[int]:
+    """Numbers an example in the output of each convolution, the first one first."""
+    pixels = network.multiply_adds[0] // prod(network.layout.shapes["stem"])
+    return [
+        shape[0] * pixels // 4 ** _stage(name)
+        for name, shape in network.layout.shapes.items()
+        if len(shape) == 4
+    ]
+
+
 def _norm(name: str, width: int) -> dict[str, tuple[int, ...]]:
     return {f"{name}.scale": (width,), f"{name}.shift": (width,)}
 

@@ -333,10 +333,46 @@ TABLES: Mapping[str, Table] = {
         ),
         ("night", "method", "benchmark"),
     ),
+    "speeds": Table(
+        "one workload that `lmc-ray bench` has measured on a device",
+        _schema(
+            _column("sweep", TEXT),
+            _ATTEMPT,
+            _column("measured_at", TIME),
+            _column("device", TEXT),
+            _column("benchmark", TEXT),
+            _column("method", TEXT),
+            _column("network", TEXT),
+            _column("batch_size", INT),
+            _column("replicas", INT, "in a worker's stack"),
+            _column("workers", INT, "at the same time"),
+            _column("peak_flops", REAL, "FLOP/s of the best fp32 matrix product"),
+            _column("peak_bytes", REAL, "bytes/s of the best copy"),
+            _column("steps_per_second", REAL, "mini-batch gradients, times replicas"),
+            _column("flops_per_second", REAL, "of training"),
+            _column("bytes_per_second", REAL, "of training: parameters, gradient and update"),
+            _column("evaluation_flops_per_second", REAL),
+            _column("cell_flops_per_second", REAL, "of a whole cell"),
+            _column("cell_seconds", REAL, "of a worker, per replica"),
+            _column("cells_per_hour", REAL, "of all workers"),
+            _column("data_share", REAL, "of a cell's time"),
+            _column("gradient_share", REAL, "forward and backward"),
+            _column("update_share", REAL),
+            _column("connection_share", REAL, "steps on J"),
+            _column("evaluation_share", REAL),
+            _column("other_share", REAL),
+            _column("plain_ratio", REAL, "steps/s over those of as many plain loops, preloaded"),
+            _column("loader_ratio", REAL, "the same with a DataLoader"),
+            _column("private_bytes", INT, "a worker's peak memory beyond what is shared"),
+            _column("predicted_bytes", INT, "what was predicted of it"),
+            _column("version", TEXT),
+        ),
+        ("device", "benchmark", "method", "network", "batch_size", "replicas", "workers"),
+    ),
 }
 
 # The tables whose rows belong to no cell: each of their files is a mark of its own.
-LOOSE_TABLES = ("trials", "nights")
+LOOSE_TABLES = ("trials", "nights", "speeds")
 
 # The tables whose rows count only through their cell's row in `runs`.
 CELL_TABLES = tuple(name for name in TABLES if name not in ("runs", *LOOSE_TABLES))

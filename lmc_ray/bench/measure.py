@@ -1,0 +1,150 @@
+"""One measurement: all workers at once, the device's peaks in the same run, and what follows.
+
+FLOPs are counted from layer shapes, forward and backward, without the gradient of the images. Bytes
+are those that a step must move at least: the parameters read forward and backward, the gradient
+written, and the update's five passes.
+"""
+
+import multiprocessing
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from lmc_ray.bench.memory import predicted_bytes
+from lmc_ray.bench.peak import copy_bytes, matrix_flops
+from lmc_ray.bench.worker import Sample, Workload, work
+from lmc_ray.benchmarks import load
+from lmc_ray.models import build
+
+_PASSES = 8
+"""Over the parameters, of a step: see above."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What was measured; sums over all workers, which ran at the same time."""
+
+    device: str
+    workload: Workload
+    batch_size: int
+    peak_flops: float
+    """FLOP/s of the best fp32 matrix product."""
+    peak_bytes: float
+    """Bytes/s of the best copy."""
+    steps_per_second: float
+    """Replica-steps: mini-batch gradients of one replica, with their update."""
+    flops_per_second: float
+    """In training, connection steps included."""
+    bytes_per_second: float
+    evaluation_flops_per_second: float
+    cell_seconds: float
+    """Of one worker, per replica: all tasks trained, and all learned tasks evaluated after each."""
+    cells_per_hour: float
+    evaluation_share: float
+    """Of a cell's time."""
+    cell_flops_per_second: float
+    """Over a whole cell."""
+    phases: dict[str, float]
+    """Shares of a cell's time, the evaluation included."""
+    plain_ratio: float
+    """Replica-steps/s beside as many plain loops with preloaded batches."""
+    loader_ratio: float
+    """The same beside plain loops with a DataLoader."""
+    private_bytes: int | None
+    """Peak resident memory of a worker that is its own, so without shared data."""
+    predicted_bytes: int
+    """What `predicted_bytes` says of it."""
+
+    def row(self) -> dict[str, Any]:
+        """As in the table `speeds`."""
+        own = {name: value for name, value in vars(self).items() if name != "workload"}
+        shared = asdict(self.workload)
+        kept = ("benchmark", "method", "network", "replicas", "workers")
+        phases = own.pop("phases")
+        return own | {n: shared[n] for n in kept} | {f"{n}_share": v for n, v in phases.items()}
+
+
+def device_name() -> str:
+    """Of the device that `measure` measures."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{os.cpu_count()} cores"
+
+
+def measure(workload: Workload) -> Speed | None:
+    """Measure a workload on all workers at once, and the peaks before and after it.
+
+    Returns:
+        None if a worker failed; it has said why.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    before = matrix_flops(device), copy_bytes(device)
+    context = multiprocessing.get_context("spawn")
+    barrier, samples = context.Barrier(workload.workers), context.Queue()
+    workers = [
+        context.Process(target=work, args=(workload, barrier, samples))
+        for _ in range(workload.workers)
+    ]
+    for worker in workers:
+        worker.start()
+    found = [samples.get() for _ in workers]
+    for worker in workers:
+        worker.join()
+    whole = [sample for sample in found if sample is not None]
+    if len(whole) < len(found):
+        return None
+    after = matrix_flops(device), copy_bytes(device)
+    return _speed(workload, whole, max(before[0], after[0]), max(before[1], after[1]))
+
+
+def _speed(workload: Workload, found: list[Sample], flops: float, moved: float) -> Speed:
+    benchmark = load(workload.benchmark, data=workload.data)
+    network = build(workload.network, benchmark.image_shape, benchmark.classes)
+    forward = 2 * sum(network.multiply_adds)
+    training = 3 * forward - 2 * network.multiply_adds[0]
+    replicas, tasks, minima = workload.replicas, benchmark.tasks, found[0].minima
+    evaluations = tasks * (tasks + 1) / 2
+    train = sum(tasks * s.train_seconds for s in found)
+    evaluation = sum(evaluations * s.evaluate_seconds for s in found)
+    whole, share = train + evaluation, evaluation / (train + evaluation)
+    steps = sum(replicas * s.steps / s.train_seconds for s in found)
+    cell_flops = replicas * sum(
+        tasks * s.examples * training + evaluations * minima * s.test_examples * forward
+        for s in found
+    )
+    phases = {
+        name: (1 - share) * sum(s.phases[name] for s in found) / len(found)
+        for name in found[0].phases
+    }
+    own = [s.private_bytes for s in found if s.private_bytes is not None]
+    batch = workload.values["batch_size"]
+    return Speed(
+        device=device_name(),
+        workload=workload,
+        batch_size=batch,
+        peak_flops=flops,
+        peak_bytes=moved,
+        steps_per_second=steps,
+        flops_per_second=sum(replicas * s.examples * training / s.train_seconds for s in found),
+        bytes_per_second=steps * 4 * _PASSES * network.layout.size,
+        evaluation_flops_per_second=sum(
+            replicas * minima * s.test_examples * forward / s.evaluate_seconds for s in found
+        ),
+        cell_seconds=whole / len(found) / replicas,
+        cells_per_hour=3600 * replicas * len(found) ** 2 / whole,
+        evaluation_share=share,
+        cell_flops_per_second=cell_flops / whole * len(found),
+        phases=phases | {"evaluation": share},
+        plain_ratio=steps / sum(s.plain for s in found),
+        loader_ratio=steps / sum(s.loaded for s in found),
+        private_bytes=max(own, default=None),
+        predicted_bytes=predicted_bytes(
+            network,
+            batch_size=batch,
+            replicas=replicas,
+            minima=minima,
+            group=workload.group,
+        ),
+    )

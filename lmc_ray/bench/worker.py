@@ -1,0 +1,183 @@
+"""One worker of a measurement: trains three tasks of a cell, with the clock running on the second.
+
+The third is trained under Python's profiler, for the shares of its time, and never for a speed.
+"""
+
+import cProfile
+import os
+import pstats
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier
+from typing import Any
+
+import torch
+
+from lmc_ray.bench import plain
+from lmc_ray.bench.memory import private_bytes
+from lmc_ray.bench.peak import wait
+from lmc_ray.benchmarks import Examples, load
+from lmc_ray.learners import METHODS, Learner, Setting, hyperparameters
+from lmc_ray.learners.batches import scale
+from lmc_ray.learners.evaluation import evaluate
+from lmc_ray.models import build
+
+PHASES = ("data", "gradient", "update", "connection", "other")
+_FUNCTIONS = {
+    "loss_and_gradient": "gradient",
+    "momentum_step": "update",
+    "epoch": "data",
+    "mixed_epoch": "data",
+    "connection_batches": "data",
+}
+"""Whose time, with all that they call, is a phase."""
+
+_PLAIN_SECONDS = 1.5
+_SAMPLED_EVERY = 0.05
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is measured: a method's training on a benchmark, in one stack a worker."""
+
+    benchmark: str
+    method: str
+    network: str
+    values: dict[str, Any]
+    """Hyperparameters that are not the method's defaults."""
+    replicas: int
+    workers: int
+    data: str | None
+    group: int
+    """Images a forward pass in evaluation."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One worker's times for one task in the middle of a cell."""
+
+    train_seconds: float
+    evaluate_seconds: float
+    """Of all the method's minima, for one task's test images."""
+    steps: int
+    examples: int
+    test_examples: int
+    minima: int
+    phases: dict[str, float]
+    """Shares of training's time, by `PHASES`."""
+    plain: float
+    """Steps/s of the plain loop with preloaded batches, beside the other workers'."""
+    loaded: float
+    """The same with a DataLoader."""
+    private_bytes: int | None
+
+
+def work(workload: Workload, barrier: Barrier, samples: "Queue[Sample | None]") -> None:
+    """Measure and put one sample; None if something went wrong, which goes to standard error."""
+    sample = None
+    try:
+        sample = _measure(workload, barrier)
+    finally:
+        samples.put(sample)
+        if sample is None:
+            barrier.abort()  # or the others would wait for ever
+
+
+def _measure(workload: Workload, barrier: Barrier) -> Sample:
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workload.workers))
+    benchmark = load(workload.benchmark, data=workload.data)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = build(workload.network, benchmark.image_shape, benchmark.classes)
+    setting = Setting(benchmark, network, "full", device, torch.float32)
+    values = [hyperparameters(workload.method, workload.values)] * workload.replicas
+    learner = METHODS[workload.method].learner(setting, values, list(range(workload.replicas)))
+    with _peak_memory() as memory:
+        learner.learn(1)
+        steps, examples = learner.gradient_evaluations, learner.examples_seen
+        barrier.wait()
+        start = time.perf_counter()
+        learner.learn(2)
+        wait(device.type)
+        trained = time.perf_counter()
+        minima = learner.minima(2) or {learner.minimum: learner.tensors[learner.minimum]}
+        test = benchmark.examples(2, "test")
+        allowed = setting.allowed(2)
+        evaluate(network, torch.cat(list(minima.values())), test, allowed, workload.group)
+        wait(device.type)
+        end = time.perf_counter()
+        steps = learner.gradient_evaluations - steps
+        examples = learner.examples_seen - examples
+        barrier.wait()
+    speeds = []
+    for batches in (plain.preloaded, plain.loaded):
+        images, labels = _floats(setting.examples(2), device)
+        loop = batches(images, labels, values[0].batch_size)
+        barrier.wait()
+        drop = values[0].dropout if network.hidden else 0.0
+        speeds.append(plain.steps_per_second(network, drop, loop, device.type, _PLAIN_SECONDS))
+        barrier.wait()
+    return Sample(
+        train_seconds=trained - start,
+        evaluate_seconds=end - trained,
+        steps=steps,
+        examples=examples,
+        test_examples=len(test.labels),
+        minima=len(minima),
+        phases=_phases(learner),
+        plain=speeds[0],
+        loaded=speeds[1],
+        private_bytes=max(memory, default=None),
+    )
+
+
+def _floats(examples: Examples, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    return scale(examples.images, torch.float32).to(device), examples.labels.to(device)
+
+
+def _phases(learner: Learner[Any]) -> dict[str, float]:
+    """Where the time of one more task goes, as shares of it.
+
+    What the steps on J take is `connection`, whatever they do; the profiler makes many short calls
+    look longer than they are.
+    """
+    os.environ["CUDA_LAUNCH_BLOCKING"] = "1"
+    profile = cProfile.Profile()
+    profile.runcall(learner.learn, 3)
+    phases: dict[str, float] = dict.fromkeys(PHASES, 0.0)
+    entries: Any = pstats.Stats(profile).stats  # type: ignore[attr-defined]
+    names = {key: key[2] for key in entries}
+    total = max(each[3] for key, each in entries.items() if names[key] == "learn")
+    for key, (_, _, _, seconds, callers) in entries.items():
+        if names[key] == "_connect":
+            phases["connection"] += seconds
+        elif phase := _FUNCTIONS.get(names[key]):
+            for caller, (_, _, _, part) in callers.items():
+                if names.get(caller) not in ("_connect", "_gradient"):
+                    phases[phase] += part
+    phases = {name: seconds / total for name, seconds in phases.items()}
+    return phases | {"other": max(0.0, 1 - sum(phases.values()))}
+
+
+@contextmanager
+def _peak_memory() -> Iterator[list[int]]:
+    """Samples of this process's own memory; the system keeps no peak of it."""
+    found: list[int] = []
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(_SAMPLED_EVERY):
+            if (now := private_bytes()) is not None:
+                found.append(now)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield found
+    finally:
+        stop.set()
+        thread.join()
+        found += filter(None, [private_bytes()])

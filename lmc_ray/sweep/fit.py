@@ -1,0 +1,55 @@
+"""Whether a sweep's workers fit into memory, asked before any of them starts."""
+
+from collections.abc import Sequence
+
+from lmc_ray.bench.memory import RAY, predicted_bytes
+from lmc_ray.errors import UserError
+from lmc_ray.models import Network
+from lmc_ray.sweep.cells import EVALUATION_GROUP
+from lmc_ray.sweep.space import Range
+from lmc_ray.sweep.study import Study
+
+_TRIO = 4
+"""Minima that a trio evaluates together, the most of any method."""
+
+
+def largest_batch(studies: Sequence[Study], default: int) -> int:
+    """The largest batch size that some study may try."""
+    sizes = [default]
+    for study in studies:
+        size = study.space.get("batch_size", default)
+        size = size.high if isinstance(size, Range) else size
+        sizes += size if isinstance(size, list) else [size]
+    return int(max(sizes))
+
+
+def check_fits(
+    network: Network, *, batch_size: int, replicas: int, workers: int, memory: int, kept: int = 0
+) -> None:
+    """Refuse workers that need more memory together than there is.
+
+    Args:
+        network: what they train.
+        batch_size: the largest.
+        replicas: in a stack.
+        workers: at a time.
+        memory: bytes there are for all of them.
+        kept: minima of each replica that are kept.
+
+    Raises:
+        UserError: with the numbers.
+    """
+    each = RAY + predicted_bytes(
+        network,
+        batch_size=batch_size,
+        replicas=replicas,
+        minima=_TRIO,
+        group=EVALUATION_GROUP,
+        kept=kept,
+    )
+    if workers * each > memory:
+        raise UserError(
+            f"{workers} workers with stacks of {replicas} replicas need about"
+            f" {workers * each / 1e9:.1f} GB, {each / 1e9:.1f} GB each; there are"
+            f" {memory / 1e9:.1f} GB: lower --max-concurrent or --replicas"
+        )
