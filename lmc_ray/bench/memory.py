@@ -8,7 +8,7 @@ from lmc_ray.models.resnet import outputs
 BASE = 325 * 2**20
 """Bytes of its own that a process has once torch is loaded and has multiplied some matrices."""
 
-RAY = 180 * 2**20
+RAY = 110 * 2**20
 """Bytes more in a Ray worker: Ray, Arrow and DuckDB."""
 
 _STACKS = 8
