@@ -16,7 +16,13 @@ from results import Rows, accuracies, barrier, cells, measured, path, run, trial
 
 from lmc_ray.errors import UserError
 from lmc_ray.store import TABLES, Store, check_sweep_name
-from lmc_ray.store.schemas import CELL_TABLES, SCHEMA_VERSION, VERSION_KEY, description
+from lmc_ray.store.schemas import (
+    CELL_TABLES,
+    LOOSE_TABLES,
+    SCHEMA_VERSION,
+    VERSION_KEY,
+    description,
+)
 
 
 @pytest.fixture
@@ -258,6 +264,7 @@ def rows_with_paths(name: str) -> Rows:
         **measured(name),
         "trials": [trial(0)],
         "nights": [{"night": "2026-11-24", "method": "mcsgd", "benchmark": "rotated-digits"}],
+        "speeds": [{"device": "2 cores", "method": "mcsgd", "benchmark": "rotated-digits"}],
     }
 
 
@@ -271,12 +278,13 @@ def test_a_half_written_file_breaks_nothing_else(
     store.commit("s", "c", rows_with_paths("y"))
     file = Path(store.root) / table / "sweep=s" / "a.parquet"
     os.truncate(file, int(keep * file.stat().st_size))
-    attempts = [("a",)] if table in ("trials", "nights") else [("b",)]
+    attempts = [("a",)] if table in LOOSE_TABLES else [("b",)]
     for other in set(CELL_TABLES) - {"minima"}:
         assert ask(store, f"SELECT DISTINCT attempt FROM {other} WHERE cell_id = 'x'") == attempts
     assert ask(store, "SELECT cell_id FROM runs ORDER BY 1") == [("x",), ("y",)]
     assert ask(store, "SELECT count(*) FROM trials") == [(1,)]
     assert ask(store, "SELECT count(*) FROM nights") == [(1,)]
+    assert ask(store, "SELECT count(*) FROM speeds") == [(1,)]
     assert "lmc-ray verify" in caplog.text
     found = [finding for finding in store.verify() if not finding.harmless]
     assert str(file) in {finding.file for finding in found}

@@ -3,7 +3,7 @@
 Columns are only ever added, and each addition raises `SCHEMA_VERSION`: an older file reads with
 nulls in the new columns, a newer file is refused with the advice to upgrade. Version 2 has the
 columns of version 1; its roots may be compacted, which a reader of version 1 would not see through.
-Version 3 adds kept minima and what is measured between them.
+Version 3 adds kept minima and what is measured between them, and measured speeds.
 Fractions (accuracy, error, forgetting) lie in [0, 1]; tasks count from 1; times are UTC.
 """
 
@@ -367,7 +367,10 @@ TABLES: Mapping[str, Table] = {
             _column("predicted_bytes", INT, "what was predicted of it"),
             _column("version", TEXT),
         ),
-        ("device", "benchmark", "method", "network", "batch_size", "replicas", "workers"),
+        (
+            *("measured_at", "device", "benchmark", "method", "network"),
+            *("batch_size", "replicas", "workers"),
+        ),
     ),
 }
 
