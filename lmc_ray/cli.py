@@ -323,8 +323,7 @@ def bench(
     """Measure how fast this machine trains, beside its peaks and beside plain loops.
 
     Each worker trains three tasks and is timed on the second. Where several stack sizes are
-    compared, the one with most cells an hour is noted in the cache folder, and sweeps on this
-    device use it.
+    compared, the one with most cells an hour is noted in the cache folder.
     """
     from lmc_ray.bench.compare import compared, workloads
     from lmc_ray.bench.recommend import best, remember

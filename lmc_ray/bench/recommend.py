@@ -1,4 +1,4 @@
-"""The stack size and workers that `lmc-ray bench` found best on this device, for sweeps to use."""
+"""The stack size and workers that `lmc-ray bench` found best on this device."""
 
 import json
 from collections.abc import Iterable
@@ -28,7 +28,7 @@ def best(speeds: Iterable[Speed]) -> Speed:
 
 
 def remember(speed: Speed) -> Path:
-    """Note in the node's cache how this speed was reached; sweeps on this device follow it.
+    """Note in the node's cache how this speed was reached.
 
     Raises:
         OSError: the cache cannot be written.
