@@ -348,8 +348,8 @@ def bench(
     speeds = compared(planned, lambda line: typer.echo(line, err=True))
     typer.echo(render(speed_sheets(speeds)))
     if len(replicas or ()) > 1:
-        for size in sorted({speed.batch_size for speed in speeds}):
-            chosen = best(speed for speed in speeds if speed.batch_size == size)
+        for size in sorted({speed.workload.batch_size for speed in speeds}):
+            chosen = best(speed for speed in speeds if speed.workload.batch_size == size)
             file = remember(chosen)
             typer.echo(
                 f"best at batch {size}: {chosen.workload.workers} workers with stacks of"

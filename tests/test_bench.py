@@ -24,7 +24,6 @@ def workload(**changes) -> Workload:
         "replicas": 2,
         "workers": 2,
         "data": None,
-        "group": 500,
     }
     return Workload(**(usual | changes))
 

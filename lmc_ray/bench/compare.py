@@ -12,8 +12,6 @@ from lmc_ray.errors import UserError
 from lmc_ray.learners import hyperparameters
 from lmc_ray.models import build
 
-_GROUP = 500
-
 
 def workloads(
     benchmark: str,
@@ -44,9 +42,7 @@ def workloads(
                 values["multitask_schedule"] = "growing"
             hyperparameters(method, values)
             for stack in replicas:
-                found.append(
-                    Workload(benchmark, method, chosen, values, stack, at_once, data, _GROUP)
-                )
+                found.append(Workload(benchmark, method, chosen, values, stack, at_once, data))
     for task in (1, 2, 3):  # or some worker's time would pay for it
         opened.examples(task, "full")
         opened.examples(task, "test")
@@ -61,7 +57,7 @@ def compared(planned: Sequence[Workload], tell: Callable[[str], None]) -> list[S
     """
     speeds = []
     for workload in planned:
-        what = f"{workload.method}, batch {workload.values['batch_size']}"
+        what = f"{workload.method}, batch {workload.batch_size}"
         tell(f"measuring {what}, {workload.workers} workers × stacks of {workload.replicas}")
         speed = measure(workload)
         if speed is None:

@@ -7,7 +7,7 @@ written, and the update's five passes.
 
 import multiprocessing
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from lmc_ray.bench.memory import predicted_bytes
 from lmc_ray.bench.peak import copy_bytes, matrix_flops
 from lmc_ray.bench.worker import Sample, Workload, work
 from lmc_ray.benchmarks import load
+from lmc_ray.learners.evaluation import EVALUATION_GROUP
 from lmc_ray.models import build
 
 _PASSES = 8
@@ -28,7 +29,6 @@ class Speed:
 
     device: str
     workload: Workload
-    batch_size: int
     peak_flops: float
     """FLOP/s of the best fp32 matrix product."""
     peak_bytes: float
@@ -42,8 +42,6 @@ class Speed:
     cell_seconds: float
     """Of one worker, per replica: all tasks trained, and all learned tasks evaluated after each."""
     cells_per_hour: float
-    evaluation_share: float
-    """Of a cell's time."""
     cell_flops_per_second: float
     """Over a whole cell."""
     phases: dict[str, float]
@@ -60,10 +58,10 @@ class Speed:
     def row(self) -> dict[str, Any]:
         """As in the table `speeds`."""
         own = {name: value for name, value in vars(self).items() if name != "workload"}
-        shared = asdict(self.workload)
-        kept = ("benchmark", "method", "network", "replicas", "workers")
-        phases = own.pop("phases")
-        return own | {n: shared[n] for n in kept} | {f"{n}_share": v for n, v in phases.items()}
+        names = ("benchmark", "method", "network", "batch_size", "replicas", "workers")
+        asked = {name: getattr(self.workload, name) for name in names}
+        shares = {f"{name}_share": value for name, value in own.pop("phases").items()}
+        return asked | own | shares
 
 
 def device_name() -> str:
@@ -119,11 +117,9 @@ def _speed(workload: Workload, found: list[Sample], flops: float, moved: float) 
         for name in found[0].phases
     }
     own = [s.private_bytes for s in found if s.private_bytes is not None]
-    batch = workload.values["batch_size"]
     return Speed(
         device=device_name(),
         workload=workload,
-        batch_size=batch,
         peak_flops=flops,
         peak_bytes=moved,
         steps_per_second=steps,
@@ -134,7 +130,6 @@ def _speed(workload: Workload, found: list[Sample], flops: float, moved: float) 
         ),
         cell_seconds=whole / len(found) / replicas,
         cells_per_hour=3600 * replicas * len(found) ** 2 / whole,
-        evaluation_share=share,
         cell_flops_per_second=cell_flops / whole * len(found),
         phases=phases | {"evaluation": share},
         plain_ratio=steps / sum(s.plain for s in found),
@@ -142,9 +137,9 @@ def _speed(workload: Workload, found: list[Sample], flops: float, moved: float) 
         private_bytes=max(own, default=None),
         predicted_bytes=predicted_bytes(
             network,
-            batch_size=batch,
+            batch_size=workload.batch_size,
             replicas=replicas,
             minima=minima,
-            group=workload.group,
+            group=EVALUATION_GROUP,
         ),
     )

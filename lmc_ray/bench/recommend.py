@@ -35,7 +35,7 @@ def remember(speed: Speed) -> Path:
     """
     noted = _noted()
     of_network = noted.setdefault(speed.device, {}).setdefault(speed.workload.network, {})
-    of_network[str(speed.batch_size)] = [speed.workload.replicas, speed.workload.workers]
+    of_network[str(speed.workload.batch_size)] = [speed.workload.replicas, speed.workload.workers]
     file = _file()
     file.parent.mkdir(parents=True, exist_ok=True)
     new = file.with_suffix(".new")

@@ -5,7 +5,6 @@ The third is trained under Python's profiler, for the shares of its time, and ne
 
 import cProfile
 import os
-import pstats
 import threading
 import time
 from collections.abc import Iterator
@@ -20,13 +19,13 @@ import torch
 from lmc_ray.bench import plain
 from lmc_ray.bench.memory import private_bytes
 from lmc_ray.bench.peak import wait
-from lmc_ray.benchmarks import Examples, load
+from lmc_ray.benchmarks import load
 from lmc_ray.learners import METHODS, Learner, Setting, hyperparameters
 from lmc_ray.learners.batches import scale
-from lmc_ray.learners.evaluation import evaluate
+from lmc_ray.learners.evaluation import EVALUATION_GROUP, evaluate
 from lmc_ray.models import build
 
-PHASES = ("data", "gradient", "update", "connection", "other")
+PHASES = ("data", "gradient", "update", "connection", "evaluation", "other")
 _FUNCTIONS = {
     "loss_and_gradient": "gradient",
     "momentum_step": "update",
@@ -52,8 +51,11 @@ class Workload:
     replicas: int
     workers: int
     data: str | None
-    group: int
-    """Images a forward pass in evaluation."""
+
+    @property
+    def batch_size(self) -> int:
+        """Examples a step and replica."""
+        return self.values["batch_size"]
 
 
 @dataclass(frozen=True)
@@ -106,18 +108,18 @@ def _measure(workload: Workload, barrier: Barrier) -> Sample:
         minima = learner.minima(2) or {learner.minimum: learner.tensors[learner.minimum]}
         test = benchmark.examples(2, "test")
         allowed = setting.allowed(2)
-        evaluate(network, torch.cat(list(minima.values())), test, allowed, workload.group)
+        evaluate(network, torch.cat(list(minima.values())), test, allowed, EVALUATION_GROUP)
         wait(device.type)
         end = time.perf_counter()
         steps = learner.gradient_evaluations - steps
         examples = learner.examples_seen - examples
         barrier.wait()
+    second = setting.examples(2)
+    images, drop = scale(second.images, setting.dtype), values[0].dropout if network.hidden else 0.0
     speeds = []
     for batches in (plain.preloaded, plain.loaded):
-        images, labels = _floats(setting.examples(2), device)
-        loop = batches(images, labels, values[0].batch_size)
+        loop = batches(images, second.labels, workload.batch_size)
         barrier.wait()
-        drop = values[0].dropout if network.hidden else 0.0
         speeds.append(plain.steps_per_second(network, drop, loop, device.type, _PLAIN_SECONDS))
         barrier.wait()
     return Sample(
@@ -134,29 +136,24 @@ def _measure(workload: Workload, barrier: Barrier) -> Sample:
     )
 
 
-def _floats(examples: Examples, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    return scale(examples.images, torch.float32).to(device), examples.labels.to(device)
-
-
 def _phases(learner: Learner[Any]) -> dict[str, float]:
     """Where the time of one more task goes, as shares of it.
 
     What the steps on J take is `connection`, whatever they do; the profiler makes many short calls
-    look longer than they are.
+    look longer than they are. Nothing is evaluated meanwhile. On a GPU these are shares of the time
+    that it takes to ask for the work, where that is not waited for.
     """
-    os.environ["CUDA_LAUNCH_BLOCKING"] = "1"
     profile = cProfile.Profile()
     profile.runcall(learner.learn, 3)
     phases: dict[str, float] = dict.fromkeys(PHASES, 0.0)
-    entries: Any = pstats.Stats(profile).stats  # type: ignore[attr-defined]
-    names = {key: key[2] for key in entries}
-    total = max(each[3] for key, each in entries.items() if names[key] == "learn")
-    for key, (_, _, _, seconds, callers) in entries.items():
-        if names[key] == "_connect":
+    profile.create_stats()
+    total = max(each[3] for (*_, name), each in profile.stats.items() if name == "learn")
+    for (*_, name), (_, _, _, seconds, callers) in profile.stats.items():
+        if name == "_connect":
             phases["connection"] += seconds
-        elif phase := _FUNCTIONS.get(names[key]):
-            for caller, (_, _, _, part) in callers.items():
-                if names.get(caller) not in ("_connect", "_gradient"):
+        elif phase := _FUNCTIONS.get(name):
+            for (*_, caller), (_, _, _, part) in callers.items():
+                if caller not in ("_connect", "_gradient"):
                     phases[phase] += part
     phases = {name: seconds / total for name, seconds in phases.items()}
     return phases | {"other": max(0.0, 1 - sum(phases.values()))}

@@ -9,6 +9,9 @@ from lmc_ray.benchmarks import Examples
 from lmc_ray.learners.batches import scale
 from lmc_ray.models import Network
 
+EVALUATION_GROUP = 500
+"""Images a forward pass of the protocol (matters under batch normalisation)."""
+
 
 @torch.no_grad()
 def evaluate(

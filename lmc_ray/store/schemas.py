@@ -3,7 +3,8 @@
 Columns are only ever added, and each addition raises `SCHEMA_VERSION`: an older file reads with
 nulls in the new columns, a newer file is refused with the advice to upgrade. Version 2 has the
 columns of version 1; its roots may be compacted, which a reader of version 1 would not see through.
-Version 3 adds kept minima and what is measured between them, and measured speeds.
+Version 3 adds kept minima and what is measured between them. The table
+`speeds` came later: code of version 3 without it does not look at it.
 Fractions (accuracy, error, forgetting) lie in [0, 1]; tasks count from 1; times are UTC.
 """
 

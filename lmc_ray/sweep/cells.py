@@ -7,13 +7,11 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from functools import cached_property
 from typing import Any, Literal
 
+from lmc_ray.learners.evaluation import EVALUATION_GROUP
 from lmc_ray.learners.hyperparameters import SGD
 
 PROTOCOL = 1
 """Version of the training and measuring protocol; raised when the same cell gives other numbers."""
-
-EVALUATION_GROUP = 500
-"""Images a forward pass in evaluation (matters under batch normalisation)."""
 
 
 @dataclass(frozen=True, kw_only=True)

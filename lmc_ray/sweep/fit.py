@@ -1,26 +1,12 @@
 """Whether a sweep's workers fit into memory, asked before any of them starts."""
 
-from collections.abc import Sequence
-
 from lmc_ray.bench.memory import RAY, predicted_bytes
 from lmc_ray.errors import UserError
+from lmc_ray.learners.evaluation import EVALUATION_GROUP
 from lmc_ray.models import Network
-from lmc_ray.sweep.cells import EVALUATION_GROUP
-from lmc_ray.sweep.space import Range
-from lmc_ray.sweep.study import Study
 
 _TRIO = 4
 """Minima that a trio evaluates together, the most of any method."""
-
-
-def largest_batch(studies: Sequence[Study], default: int) -> int:
-    """The largest batch size that some study may try."""
-    sizes = [default]
-    for study in studies:
-        size = study.space.get("batch_size", default)
-        size = size.high if isinstance(size, Range) else size
-        sizes += size if isinstance(size, list) else [size]
-    return int(max(sizes))
 
 
 def check_fits(

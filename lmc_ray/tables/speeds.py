@@ -8,8 +8,6 @@ from lmc_ray.tables.sheet import NOT_AVAILABLE, Sheet, short
 if TYPE_CHECKING:
     from lmc_ray.bench.measure import Speed
 
-PHASES = ("data", "gradient", "update", "connection", "evaluation", "other")
-
 _SPEED_COLUMNS = (
     "method",
     "batch",
@@ -24,12 +22,12 @@ _SPEED_COLUMNS = (
     "× plain\nloop",
     "× with\nloader",
 )
-_SHARE_COLUMNS = ("method", "batch", "stack", *(f"{name}\n%" for name in PHASES))
 
 
 def speed_sheets(speeds: Sequence["Speed"]) -> list[Sheet]:
     """Speeds, and where the time goes; one row a workload, all of one device and benchmark."""
     first = speeds[0]
+    shares = [f"{name}\n%" for name in first.phases]
     peaks = max(s.peak_flops for s in speeds), max(s.peak_bytes for s in speeds)
     where = f"{first.workload.benchmark}, {first.workload.network}, on {first.device}"
     return [
@@ -39,7 +37,7 @@ def speed_sheets(speeds: Sequence["Speed"]) -> list[Sheet]:
             [
                 (
                     speed.workload.method,
-                    str(speed.batch_size),
+                    str(speed.workload.batch_size),
                     str(speed.workload.replicas),
                     str(speed.workload.workers),
                     short(speed.steps_per_second),
@@ -62,13 +60,13 @@ def speed_sheets(speeds: Sequence["Speed"]) -> list[Sheet]:
         ),
         Sheet(
             "where a cell's time goes, and a worker's memory beyond shared data",
-            (*_SHARE_COLUMNS, "memory\nMB", "predicted\nMB"),
+            ("method", "batch", "stack", *shares, "memory\nMB", "predicted\nMB"),
             [
                 (
                     speed.workload.method,
-                    str(speed.batch_size),
+                    str(speed.workload.batch_size),
                     str(speed.workload.replicas),
-                    *(f"{100 * speed.phases[name]:.0f}" for name in PHASES),
+                    *(f"{100 * share:.0f}" for share in speed.phases.values()),
                     _megabytes(speed.private_bytes),
                     _megabytes(speed.predicted_bytes),
                 )
