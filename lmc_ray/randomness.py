@@ -23,8 +23,9 @@ def stream(seed: int, *path: str | int) -> torch.Generator:
 
 def permutations(seeds: list[int], size: int, *path: str | int, count: int | None = None) -> Tensor:
     """One permutation of ``range(size)`` a seed: [replicas, size], or its first `count` entries."""
-    rows = [torch.randperm(size, generator=stream(seed, *path))[:count] for seed in seeds]
-    return torch.stack(rows)
+    # A packed stack has the same few seeds again and again.
+    each = {seed: torch.randperm(size, generator=stream(seed, *path))[:count] for seed in {*seeds}}
+    return torch.stack([each[seed] for seed in seeds])
 
 
 class Dropout:
@@ -40,7 +41,12 @@ class Dropout:
     """
 
     def __init__(self, seeds: list[int], drop: Float[Tensor, " replicas"]) -> None:
-        self.seeds = seeds
+        # A packed stack has the same few seeds again and again: each is hashed once.
+        self._different = list(dict.fromkeys(seeds))
+        self._which = None
+        if len(self._different) < len(seeds):
+            places = [self._different.index(seed) for seed in seeds]
+            self._which = torch.tensor(places, device=drop.device)
         self.active = bool((drop > 0).any())
         """False: every factor would be 1."""
         self._threshold = (drop * 65536 - 32768).round()[:, None, None]
@@ -53,13 +59,16 @@ class Dropout:
         """What each unit is multiplied by; `path` says what for, down to the step."""
         if units % 2:
             raise ValueError(f"dropout needs an even number of units, got {units}")
-        device, replicas = self._scale.device, len(self.seeds)
+        device = self._scale.device
         if len(self._counter) < examples * units // 2:
             self._counter = torch.arange(examples * units // 2, dtype=torch.int32, device=device)
-        digests = b"".join(_digest(seed, path) for seed in self.seeds)
-        keys = torch.frombuffer(bytearray(digests), dtype=torch.int32).view(replicas, 2)
-        words = _hash(self._counter[: examples * units // 2], keys.to(device))
-        bits = words.view(torch.int16).view(replicas, examples, units).to(self._scale.dtype)
+        digests = b"".join(_digest(seed, path) for seed in self._different)
+        keys = torch.frombuffer(bytearray(digests), dtype=torch.int32).view(-1, 2)
+        keys = keys.to(device, non_blocking=True)
+        words = _hash(self._counter[: examples * units // 2], keys)
+        bits = words.view(torch.int16).view(-1, examples, units).to(self._scale.dtype)
+        if self._which is not None:
+            bits = bits[self._which]
         return bits.ge_(self._threshold).mul_(self._scale)
 
 

@@ -209,7 +209,7 @@ class Training:
         replicas = len(self.active)
         finite = [True] * replicas
         for eval_task in range(1, self.task + 1):
-            examples = self.setting.benchmark.examples(eval_task, self.measurement.split)
+            examples = self.setting.examples(eval_task, self.measurement.split)
             accuracy, loss = evaluate(
                 self.setting.network,
                 thetas,
@@ -244,7 +244,7 @@ class Training:
                 start,
                 end,
                 self.measurement.path_points,
-                self.setting.benchmark.examples(path.eval_task, self.measurement.split),
+                self.setting.examples(path.eval_task, self.measurement.split),
                 self.setting.allowed(path.eval_task),
                 self.measurement.group,
             )

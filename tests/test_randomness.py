@@ -50,6 +50,15 @@ def test_a_stream_does_not_touch_the_global_generator() -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
+def test_equal_seeds_share_their_draws() -> None:
+    """A packed stack has each seed several times: every replica gets what it would get alone."""
+    seeds = [7, 3, 7, 7, 5, 3]
+    orders, masks = permutations(seeds, 20, "order"), factors(seeds, 0.3)
+    for replica, seed in enumerate(seeds):
+        assert torch.equal(orders[replica], permutations([seed], 20, "order")[0])
+        assert torch.equal(masks[replica], factors([seed], 0.3)[0])
+
+
 @given(
     seeds=st.lists(st.integers(0, 2**40), min_size=1, max_size=5),
     size=st.integers(1, 60),

@@ -16,6 +16,7 @@ from lmc_ray.bench.memory import predicted_bytes
 from lmc_ray.bench.peak import copy_bytes, matrix_flops
 from lmc_ray.bench.worker import Sample, Workload, work
 from lmc_ray.benchmarks import load
+from lmc_ray.device import choose_device
 from lmc_ray.learners.evaluation import EVALUATION_GROUP
 from lmc_ray.models import build
 
@@ -77,7 +78,7 @@ def measure(workload: Workload) -> Speed | None:
     Returns:
         None if a worker failed; it has said why.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = choose_device().type
     before = matrix_flops(device), copy_bytes(device)
     context = multiprocessing.get_context("spawn")
     barrier, samples = context.Barrier(workload.workers), context.Queue()

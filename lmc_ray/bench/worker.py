@@ -20,6 +20,7 @@ from lmc_ray.bench import plain
 from lmc_ray.bench.memory import private_bytes
 from lmc_ray.bench.peak import wait
 from lmc_ray.benchmarks import load
+from lmc_ray.device import choose_device
 from lmc_ray.learners import METHODS, Learner, Setting, hyperparameters
 from lmc_ray.learners.batches import scale
 from lmc_ray.learners.evaluation import EVALUATION_GROUP, evaluate
@@ -92,7 +93,7 @@ def work(workload: Workload, barrier: Barrier, samples: "Queue[Sample | None]") 
 def _measure(workload: Workload, barrier: Barrier) -> Sample:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // workload.workers))
     benchmark = load(workload.benchmark, data=workload.data)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = choose_device()
     network = build(workload.network, benchmark.image_shape, benchmark.classes)
     setting = Setting(benchmark, network, "full", device, torch.float32)
     values = [hyperparameters(workload.method, workload.values)] * workload.replicas

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
@@ -27,11 +27,19 @@ class Setting:
     """Training images: `train` while searching, `full` (with validation) to confirm."""
     device: torch.device
     dtype: torch.dtype
+    _resident: dict[tuple[int, Part], Examples] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+    """What has been copied to the device stays there."""
 
-    def examples(self, task: int) -> Examples:
-        """The task's training examples, on the device."""
-        examples = self.benchmark.examples(task, self.part)
-        return Examples(examples.images.to(self.device), examples.labels.to(self.device))
+    def examples(self, task: int, part: Part | None = None) -> Examples:
+        """A task's examples, those to train on if no other part is asked for, on the device."""
+        key = task, part or self.part
+        if key not in self._resident:
+            examples = self.benchmark.examples(*key)
+            where = self.device
+            self._resident[key] = Examples(examples.images.to(where), examples.labels.to(where))
+        return self._resident[key]
 
     def size(self, task: int) -> int:
         """Number of the task's training examples."""

@@ -14,6 +14,7 @@ from torch.nn.functional import log_softmax
 
 from lmc_ray.models.layout import Layout
 from lmc_ray.models.network import Factors
+from lmc_ray.models.replayed import replayed
 from lmc_ray.models.symmetry import Symmetry
 
 
@@ -65,6 +66,7 @@ class MLP:
         _, *outputs = self._activations(theta, images, None)
         return dict(zip(self.layers, outputs, strict=True))
 
+    @replayed
     def loss_and_gradient(
         self,
         theta: Float[Tensor, "replicas parameters"],

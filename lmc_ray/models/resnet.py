@@ -11,6 +11,7 @@ from torch.nn.functional import conv2d, cross_entropy
 
 from lmc_ray.models.layout import Layout
 from lmc_ray.models.network import Factors
+from lmc_ray.models.replayed import replayed
 from lmc_ray.models.symmetry import Symmetry
 
 STRIDES = (1, 2, 2, 2)
@@ -92,6 +93,7 @@ class ResNet18:
         each = [torch.stack(outputs) for outputs in zip(*alone, strict=True)]
         return dict(zip(self.layers, each, strict=True))
 
+    @replayed
     def loss_and_gradient(
         self,
         theta: Float[Tensor, "replicas parameters"],
@@ -186,10 +188,9 @@ class ResNet18:
             cudnn = torch.backends.cudnn.enabled
             return torch.batch_norm(x, scale, shift, None, None, True, 0.1, _EPSILON, cudnn)
 
-        x = images.transpose(0, 1).flatten(1, 2)
-        if x.device.type == "cpu":
-            # Half the time for the first stages' narrow convolutions, and never slower.
-            x = x.contiguous(memory_format=torch.channels_last)
+        # Channels last: on CPUs half the time for the first stages' narrow convolutions, on GPUs
+        # four fifths of it for a stack, and never slower.
+        x = images.transpose(0, 1).flatten(1, 2).contiguous(memory_format=torch.channels_last)
         x = norm(conv(x, "stem"), "stem").relu()
         yield x
         for stage, block, stride in _blocks():

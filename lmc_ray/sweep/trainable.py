@@ -13,6 +13,7 @@ import torch
 from ray import tune
 
 from lmc_ray.benchmarks import Benchmark, Part, load
+from lmc_ray.device import choose_device
 from lmc_ray.errors import UserError
 from lmc_ray.learners import METHODS, Setting
 from lmc_ray.metrics import accuracy_curve
@@ -191,7 +192,7 @@ def setting_of(place: Place, benchmark: Benchmark, part: Part) -> Setting:
         benchmark=benchmark,
         network=build(place.network, benchmark.image_shape, benchmark.classes),
         part=part,
-        device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+        device=choose_device(),
         dtype=getattr(torch, place.dtype),
     )
 
