@@ -127,7 +127,7 @@ def test_a_node_without_the_package(script: str, tmp_path: Path) -> None:
 def test_the_default_share(
     resources: Resources, network: str, share: float, concurrent: int
 ) -> None:
-    machine = machine_for(resources, network, None, None)
+    machine = machine_for(resources, network, None, None, None)
     assert (machine.gpus_per_trial, machine.max_concurrent) == (share, concurrent)
 
 

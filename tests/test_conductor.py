@@ -17,8 +17,9 @@ from lmc_ray.errors import UserError
 from lmc_ray.learners import METHODS
 from lmc_ray.store import Store
 from lmc_ray.sweep import Range, Study
-from lmc_ray.sweep.cells import Block, Outcome
+from lmc_ray.sweep.cells import Block, Outcome, Pack
 from lmc_ray.sweep.conductor import Conductor
+from lmc_ray.sweep.packs import Packing
 from lmc_ray.sweep.study import Protocol, StudyRun
 from lmc_ray.sweep.trainable import Workplace
 
@@ -29,10 +30,11 @@ def small(**changes: Any) -> Protocol:
     return protocol(**({"trials": 12, "generation": 3} | changes))
 
 
-def commit(store: Store, sweep: str, block: Block, outcomes: dict[str, Outcome]) -> None:
-    """What a worker leaves in the store at the end of a block."""
+def commit(store: Store, sweep: str, pack: Pack, outcomes: dict[str, Outcome]) -> None:
+    """What a worker leaves in the store at the end of a pack."""
     runs, accuracies = [], []
-    for cell in block.cells:
+    of_cells = [(block, cell) for block in pack.blocks for cell in block.cells]
+    for block, cell in of_cells:
         found = outcomes[cell.id]
         place = vars(cell.place)
         runs.append(
@@ -65,6 +67,11 @@ def commit(store: Store, sweep: str, block: Block, outcomes: dict[str, Outcome])
     store.commit(sweep, uuid.uuid4().hex, {"runs": runs, "accuracies": accuracies})
 
 
+def end_of(pack: Pack) -> dict[str, Outcome]:
+    """What comes of all blocks of a pack."""
+    return {cell: found for block in pack.blocks for cell, found in end(block).items()}
+
+
 @dataclass
 class Sweep:
     """A sweep of some studies in a root; `run` is one start of its driver."""
@@ -74,6 +81,7 @@ class Sweep:
     studies: Sequence[Study] = field(default_factory=lambda: STUDIES)
     protocol: Protocol = field(default_factory=small)
     stack: int = 2
+    apart: int = 1
 
     @property
     def store(self) -> Store:
@@ -86,13 +94,14 @@ class Sweep:
         workers: int = 3,
         fails: Callable[[Block], bool] = lambda block: False,
     ) -> tuple[Conductor, list[Block]]:
-        """Work through the blocks in a random order; all is lost after some, as by kill -9."""
+        """Work through the packs in a random order; all is lost after some, as by kill -9."""
         chance = random.Random(seed)
         workplace = Workplace(self.name, str(self.root), None, "rotated-digits")
         studies = [StudyRun(each, self.protocol, self.stack) for each in self.studies]
-        conductor = Conductor(studies, self.store, workplace, CHANCE, lambda ran: None)
+        packing = Packing(self.stack, self.apart)
+        conductor = Conductor(studies, self.store, workplace, CHANCE, packing, lambda ran: None)
         conductor.start()
-        running: dict[str, Block] = {}
+        running: dict[str, Pack] = {}
         ended: list[Block] = []
         waits = finished = False
         while not (finished and not running) and len(ended) < stop_after:
@@ -105,17 +114,17 @@ class Sweep:
                 assert running or not waits, "all studies wait and nothing runs"
                 if not finished and not waits:
                     assert config["workplace"] == workplace
-                    running[name] = config["block"]
+                    running[name] = config["pack"]
                 continue
             name = chance.choice(sorted(running))
-            block = running.pop(name)
-            ended.append(block)
+            pack = running.pop(name)
+            ended += pack.blocks
             waits = False
-            if fails(block):
+            if any(map(fails, pack.blocks)):
                 conductor.on_trial_complete(name, error=True)
                 continue
-            outcomes = end(block)
-            commit(self.store, self.name, block, outcomes)
+            outcomes = end_of(pack)
+            commit(self.store, self.name, pack, outcomes)
             result = {"accuracy": 0.5, "task": 4, "outcomes": list(outcomes.items())}
             conductor.on_trial_result(name, result)
             conductor.on_trial_complete(name, result)
@@ -244,7 +253,7 @@ def test_cells_found_elsewhere_change_no_trial(undisturbed: Sweep, tmp_path: Pat
         for trial in [t for t in undisturbed.trials() if t[0] == each.method]:
             values = json.loads(trial[4])
             block = run._block(trial[1], values, range(10_000, 10_002))
-            commit(free.store, workplace.sweep, block, end(block))
+            commit(free.store, workplace.sweep, Pack((block,)), end(block))
     sweep = Sweep(tmp_path)
     conductor, _ = sweep.run()
     assert conductor.finished
@@ -260,7 +269,7 @@ def test_a_block_half_found_elsewhere_is_pruned_as_a_whole(
         run = StudyRun(each, free.protocol, 2)
         for trial in [t for t in undisturbed.trials() if t[0] == each.method]:
             first = run._block(trial[1], json.loads(trial[4]), range(10_000, 10_001))
-            commit(free.store, "free", first, end(first))
+            commit(free.store, "free", Pack((first,)), end(first))
     sweep = Sweep(tmp_path)
     conductor, ended = sweep.run()
     assert conductor.finished
@@ -282,6 +291,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "data": {"protocol": small(place=replace(PLACE, fingerprint="11" * 32))},
     "search seeds": {"protocol": small(search_seeds=1)},
     "sweep seed": {"protocol": small(sweep_seed=1)},
+    "trials proposed together": {"protocol": small(generation=4)},
     "first settings": {"studies": [study("mcsgd", first=[{"learning_rate": 0.3}]), *STUDIES[1:]]},
 }  # fmt: skip
 
@@ -295,7 +305,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
 
 
 # Of these a sweep that has hardly begun does not know yet.
-LATE = ("fixed value of the last", "search seeds")
+LATE = ("fixed value of the last", "search seeds", "trials proposed together")
 EARLY = [change for change in OTHERS if change not in LATE]
 
 
@@ -321,6 +331,7 @@ def test_a_foreign_name_is_refused_before_anything_runs(
         {"protocol": small(seeds=7)},
         {"protocol": small(trials=6)},
         {"stack": 1},
+        {"stack": 8},
         {"studies": STUDIES[:2]},
         {"studies": [*STUDIES[::-1]]},
     ],

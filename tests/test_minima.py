@@ -13,7 +13,7 @@ from lmc_ray.models.weights import from_bytes, to_bytes
 from lmc_ray.randomness import stream
 from lmc_ray.store import Store, weights
 from lmc_ray.store.presence import plant_flag
-from lmc_ray.sweep.cells import Block, Cell, Place
+from lmc_ray.sweep.cells import Block, Cell, Pack, Place
 from lmc_ray.sweep.keeping import room, tasks_to_keep
 from lmc_ray.sweep.study import Protocol, Study, StudyRun
 from lmc_ray.sweep.trainable import StackTrainable, Workplace
@@ -185,10 +185,10 @@ def block(place: Place, keep: tuple[int, ...] = KEEP, method: str = "mcsgd") -> 
     return Block(study=method, trial=None, cells=cells)
 
 
-def commit(root: Path, what: Block) -> Store:
+def commit(root: Path, *blocks: Block) -> Store:
     plant_flag(str(root))
     workplace = Workplace("s", str(root), None, "rotated-digits")
-    trainable = StackTrainable(config={"block": what, "workplace": workplace})
+    trainable = StackTrainable(config={"pack": Pack(blocks), "workplace": workplace})
     while not trainable.train().get("outcomes"):
         pass
     return Store(str(root))

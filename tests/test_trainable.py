@@ -15,7 +15,7 @@ from lmc_ray.benchmarks import load
 from lmc_ray.learners import METHODS, hyperparameters
 from lmc_ray.store import Store
 from lmc_ray.store.presence import plant_flag
-from lmc_ray.sweep.cells import Block, Cell, Outcome, Place
+from lmc_ray.sweep.cells import Block, Cell, Outcome, Pack, Place
 from lmc_ray.sweep.trainable import StackTrainable, Workplace, benchmark_at, stored_outcomes
 
 TASKS = 3
@@ -72,7 +72,7 @@ def workplace(root: Path, name: str = "sweep") -> Workplace:
 
 def config(root: Path, what: Block) -> dict[str, Any]:
     plant_flag(str(root))
-    return {"block": what, "workplace": workplace(root)}
+    return {"pack": Pack((what,)), "workplace": workplace(root)}
 
 
 def finish(trainable: StackTrainable) -> dict[str, Any]:
@@ -492,7 +492,7 @@ def test_a_trial_uses_as_many_threads_as_it_was_given(tmp_path: Path, place: Pla
     before = torch.get_num_threads()
     try:
         two = replace(workplace(tmp_path), threads=2)
-        StackTrainable(config={"block": named("joint search", place), "workplace": two})
+        StackTrainable(config=config(tmp_path, named("joint search", place)) | {"workplace": two})
         assert torch.get_num_threads() == 2
         StackTrainable(config=config(tmp_path, named("joint search", place)))
         assert torch.get_num_threads() == 1
@@ -514,7 +514,7 @@ def test_every_method_trains_on_split_tasks(tmp_path: Path, method: str) -> None
     what = block(place, method, {"batch_size": 8, "learning_rate": 0.1}, confirm=True)
     plant_flag(str(tmp_path))
     source = Workplace("sweep", str(tmp_path), None, "split-digits")
-    trainable = StackTrainable(config={"block": what, "workplace": source})
+    trainable = StackTrainable(config={"pack": Pack((what,)), "workplace": source})
     result = finish(trainable)
     outcome = dict(result["outcomes"])[what.cells[0].id]
     assert outcome.status == "finished"
