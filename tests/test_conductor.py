@@ -405,6 +405,115 @@ def test_a_failed_last_block_leaves_whole_trials(tmp_path: Path) -> None:
     assert [state for _, _, _, state, *_ in sweep.trials()] == ["failed"] * 5
 
 
+# Packs
+
+
+@pytest.mark.parametrize("stack", [1, 5, 8, 64])
+@pytest.mark.parametrize("apart", [1, 3])
+def test_packed_or_not_it_is_the_same_sweep(
+    undisturbed: Sweep, tmp_path: Path, stack: int, apart: int
+) -> None:
+    sweep = Sweep(tmp_path, stack=stack, apart=apart)
+    conductor, _ = sweep.run(seed=stack)
+    assert conductor.finished
+    assert sweep.results() == undisturbed.results()
+    packs = len(list((tmp_path / "runs").rglob("*.parquet")))
+    if stack == 1:
+        assert conductor.done == packs
+    if stack == 64:
+        assert conductor.done > 1.5 * packs, "hardly anything was packed"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_and_packed_otherwise_it_goes_on(
+    undisturbed: Sweep, tmp_path: Path, seed: int
+) -> None:
+    chance = random.Random(seed)
+    ran: list[str] = []
+    finished = False
+    while not finished:
+        packing = {"stack": chance.choice([1, 2, 6, 64]), "apart": chance.randint(1, 4)}
+        sweep = Sweep(tmp_path, **packing)
+        stop = chance.choice([2, 7, 20])
+        conductor, ended = sweep.run(stop, chance.random().__hash__(), chance.randint(1, 4))
+        ran += [cell.id for block in ended for cell in block.cells]
+        finished = conductor.finished
+    assert Sweep(tmp_path).results() == undisturbed.results()
+    assert len(ran) == len(set(ran)), "a committed cell ran again"
+
+
+def driver(root: Path, stack: int, *studies: Study, **changes: Any) -> Conductor:
+    """A conductor at its start, with its packing."""
+    runs = [StudyRun(each, small(**changes), stack) for each in studies]
+    workplace = Workplace("sweep", str(root), None, "rotated-digits")
+    conductor = Conductor(
+        runs, Store(str(root)), workplace, CHANCE, Packing(stack), lambda ran: None
+    )
+    conductor.start()
+    return conductor
+
+
+def test_every_proposal_of_a_pack_is_told_its_own_outcome(tmp_path: Path) -> None:
+    conductor = driver(tmp_path, 64, study("multitask"))
+    pack = conductor.suggest("one")["pack"]
+    assert [block.trial for block in pack.blocks] == list(range(6)), "two generations are ready"
+    assert conductor.suggest("two") is None
+    outcomes = end_of(pack)
+    commit(conductor.store, "sweep", pack, outcomes)
+    result = {"accuracy": 0.5, "task": 4, "outcomes": list(outcomes.items())}
+    conductor.on_trial_complete("one", result)
+    values = set()
+    for block, proposal in zip(pack.blocks, conductor.studies[0].proposals, strict=True):
+        assert proposal.trial is not None
+        own = [outcomes[cell.id].value for cell in block.cells]
+        assert proposal.trial.values == (sum(own) / 2,)
+        values.add(proposal.trial.values)
+    assert len(values) == 6
+    assert conductor.done == 6
+
+
+def test_a_pack_that_fails_has_failed_for_every_block(tmp_path: Path) -> None:
+    conductor = driver(tmp_path, 6, study("multitask"))
+    pack = conductor.suggest("one")["pack"]
+    assert len(pack.blocks) == 3
+    conductor.on_trial_complete("one", error=True)
+    assert conductor.failed == list(pack.blocks)
+    states = [each.trial and each.trial.state for each in conductor.studies[0].proposals[:4]]
+    assert states == ["failed"] * 3 + [None]
+
+
+def test_cells_that_are_there_leave_room_in_the_pack(undisturbed: Sweep, tmp_path: Path) -> None:
+    run = StudyRun(study("multitask"), small(), 2)
+    first = [run.next() for _ in range(6)]
+    for block in first[:2]:
+        assert block is not None
+        half = replace(block, cells=block.cells[:1])
+        commit(Store(str(tmp_path)), "free", Pack((half,)), end(half))
+    pack = driver(tmp_path, 4, study("multitask")).suggest("one")["pack"]
+    assert [len(block.cells) for block in pack.blocks] == [1, 1, 2]
+    assert [cell.seed for cell in pack.cells] == [10_001, 10_001, 10_000, 10_001]
+
+
+def test_a_pack_is_filled_with_what_has_become_ready_meanwhile(tmp_path: Path) -> None:
+    """The rest of a generation waits for a worker; the next one joins it."""
+    conductor = driver(tmp_path, 8, study("multitask"))
+    first = conductor.suggest("one")["pack"]
+    assert [block.trial for block in first.blocks] == [0, 1, 2, 3]
+    outcomes = end_of(first)
+    commit(conductor.store, "sweep", first, outcomes)
+    conductor.on_trial_complete(
+        "one", {"accuracy": 0.5, "task": 4, "outcomes": list(outcomes.items())}
+    )
+    second = conductor.suggest("two")["pack"]
+    assert [block.trial for block in second.blocks] == [4, 5, 6, 7]
+
+
+def test_an_asynchronous_study_proposes_no_more_than_fills_a_stack(tmp_path: Path) -> None:
+    conductor = driver(tmp_path, 6, study("multitask"), asynchronous=True)
+    assert len(conductor.suggest("one")["pack"].blocks) == 3
+    assert len(conductor.studies[0].proposals) == 3
+
+
 # Modes
 
 

@@ -228,6 +228,36 @@ def test_a_block_commits_its_minima(tmp_path: Path, place: Place) -> None:
     assert store.verify() == []
 
 
+def test_every_block_of_a_pack_keeps_its_own_minima(tmp_path: Path, place: Place) -> None:
+    """As a Pareto search confirms several configurations; one seed of the first diverges."""
+    usual = block(place, method="stable-sgd")
+
+    def changed(each: Cell, **other: float) -> Cell:
+        return replace(each, hyperparameters=replace(each.hyperparameters, **other))
+
+    lost = replace(usual, cells=(changed(usual.cells[0], learning_rate=1e30), usual.cells[1]))
+    calm = replace(usual, cells=tuple(changed(each, learning_rate=0.02) for each in usual.cells))
+    store = commit(tmp_path / "pack", lost, calm)
+    apart = {row["cell_id"]: row for row in kept(commit(tmp_path / "apart", usual, calm))}
+    rows = kept(store)
+    finished = [usual.cells[1].id, *(each.id for each in calm.cells)]
+    assert sorted({row["cell_id"] for row in rows}) == sorted(finished)
+    network = setting(network="mlp-8-8").network
+    other = Store(str(tmp_path / "apart"))
+    last = [row for row in rows if row["task"] == max(KEEP)]
+    for row in last:
+        wanted = next(
+            each
+            for each in kept(other)
+            if all(each[name] == row[name] for name in ("cell_id", "minimum", "task"))
+        )
+        mine = from_bytes(network, store.read_weights(row["uri"], row["sha256"]))
+        theirs = from_bytes(network, other.read_weights(wanted["uri"], wanted["sha256"]))
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-3)
+    assert len(last) == 3 == len({row["sha256"] for row in last})
+    assert set(apart) > set(finished)
+
+
 def test_a_root_may_be_moved(tmp_path: Path, place: Place) -> None:
     commit(tmp_path / "here", block(place))
     (tmp_path / "here").rename(tmp_path / "there")

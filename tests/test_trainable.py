@@ -461,6 +461,79 @@ def test_a_diverged_replica_counts_at_chance_when_pruning(tmp_path: Path, place:
     assert [ended[cell.id].status for cell in both.cells] == ["pruned", "diverged"]
 
 
+# Packs
+
+
+def packed(root: Path, *blocks: Block) -> dict[str, Any]:
+    """As `config`, for several blocks."""
+    return config(root, blocks[0]) | {"pack": Pack(blocks)}
+
+
+def three(place: Place) -> tuple[Block, Block, Block]:
+    """Blocks of one shape: the first is pruned after task 2, a half of the second diverges."""
+    pruned = block(place, "mcsgd", {"learning_rate": 0.01}, {}, limits=(None, 1.0, None))
+    mad = block(place, "mcsgd", {"dropout": 0.3}, {"learning_rate": 1e30}, limits=(None, 0.0, None))
+    whole = block(place, "mcsgd", {"momentum": 0.5}, {"init_position": 0.9}, {})
+    return pruned, replace(mad, trial=8), replace(whole, study="another", trial=9)
+
+
+def test_every_block_of_a_pack_ends_as_it_does_alone(tmp_path: Path, place: Place) -> None:
+    blocks = three(place)
+    result = finish(StackTrainable(config=packed(tmp_path / "pack", *blocks)))
+    found, told = rows(tmp_path / "pack"), dict(result["outcomes"])
+    assert len(list((tmp_path / "pack" / "runs").rglob("*.parquet"))) == 1
+    status = [[told[cell.id].status for cell in each.cells] for each in blocks]
+    assert status == [["pruned"] * 2, ["finished", "diverged"], ["finished"] * 3]
+    for number, each in enumerate(blocks):
+        wanted, outcomes = run(tmp_path / str(number), each)
+        for cell in each.cells:
+            assert told[cell.id].status == outcomes[cell.id].status
+            assert told[cell.id].curve == pytest.approx(outcomes[cell.id].curve, abs=1e-2)
+            for table in TABLES:
+                mine = [row for row in found[table] if row["cell_id"] == cell.id]
+                alone = [row for row in wanted[table] if row["cell_id"] == cell.id]
+                for row, other in zip(mine, alone, strict=True):
+                    own = {"replicas": 7} if table == "runs" else {}
+                    assert all(close(row[name], (other | own)[name]) for name in row), (row, other)
+    assert not Store(str(tmp_path / "pack")).verify()
+
+
+def test_a_pack_resumes_as_it_was_and_starts_anew_under_another_packing(
+    tmp_path: Path, place: Place
+) -> None:
+    one, two, other = three(place)
+    whole = finish(StackTrainable(config=packed(tmp_path / "whole", one, two, other)))
+    for cut in (1, 2):  # before and after the first block has left
+        root = tmp_path / f"cut-{cut}"
+        first = StackTrainable(config=packed(root, one, two, other))
+        for _ in range(cut):
+            first.train()
+        for packing in (
+            (one,),
+            (one, two),
+            (two, one, other),
+            (one, two, replace(other, cells=())),
+        ):
+            assert StackTrainable(config=packed(root, *packing)).resumed is None
+        unlimited = replace(one, prune_below=())
+        assert StackTrainable(config=packed(root, unlimited, two, other)).resumed is None
+        again = StackTrainable(config=packed(root, one, two, other))
+        assert again.resumed == cut
+        assert dict(finish(again)["outcomes"]) == dict(whole["outcomes"])
+        assert same(rows(root), rows(tmp_path / "whole"))
+
+
+def test_a_pack_whose_blocks_are_all_pruned_has_ended(tmp_path: Path, place: Place) -> None:
+    one = block(place, "stable-sgd", {}, limits=(1.0, 1.0, None))
+    two = block(place, "stable-sgd", {"dropout": 0.1}, limits=(None, 1.0, None))
+    trainable = StackTrainable(config=packed(tmp_path, one, two))
+    assert not trainable.train()["done"]
+    result = trainable.train()
+    assert result["done"]
+    assert [len(outcome.curve) for _, outcome in result["outcomes"]] == [1, 2]
+    assert {outcome.status for _, outcome in result["outcomes"]} == {"pruned"}
+
+
 # Data and workers
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from ray.tune.search import Searcher
-from simulation import CHANCE
+from simulation import CHANCE, study
 from test_conductor import Sweep, commit, end_of
 
 from lmc_ray.errors import UserError
@@ -144,6 +144,22 @@ def test_a_block_that_was_not_committed_is_no_failed_one(tmp_path: Path, log: Pa
     again = conductor(sweep)
     again.start()
     assert again.suggest("one")["pack"].blocks == (block,)
+
+
+def test_whatever_comes_over_a_pack_is_logged_for_each_of_its_blocks(tmp_path: Path, log: Path):
+    sweep = Sweep(tmp_path / "root", studies=[study("multitask")], stack=64)
+    driver = conductor(sweep)
+    driver.start()
+    blocks = driver.suggest("one")["pack"].blocks
+    assert len(blocks) > 2
+    where = {"hostname": "node7", "pid": 42, "accuracy": 0.25, "resumed": 2, "task": 3}
+    driver.on_trial_result("one", where)
+    driver.on_trial_result("one", {"waits": "Input/output error"})
+    driver.on_trial_complete("one", {"done": True, "lost": "Input/output error"})
+    for event in ("resumed", "commit retried", "not committed"):
+        told = [line for line in lines(log) if line.startswith(f"{event} multitask trial ")]
+        ids = [line.split(": ")[1].split() for line in told]
+        assert ids == [[cell.id for cell in block.cells] for block in blocks], event
 
 
 # The log
