@@ -32,55 +32,56 @@ blocks = st.builds(
     st.sampled_from([16, 32]),
     st.integers(1, 4),
 )
-ready = st.lists(blocks, min_size=1, max_size=12)
+together = st.lists(blocks, max_size=12)
 
 
-def drained(packing: Packing, blocks: list[Block], running: int = 0) -> list[list[int]]:
-    """The places of the blocks of all packs, one after the other; each keeps a worker busy."""
-    packs, left = [], list(range(len(blocks)))
-    while left:
-        chosen = packing.choose([blocks[place] for place in left], running + len(packs))
-        packs.append([left[each] for each in chosen])
-        left = [place for place in left if place not in packs[-1]]
-    return packs
+def sizes(packs: list[list[Block]]) -> list[int]:
+    return [sum(len(each.cells) for each in pack) for pack in packs]
 
 
-@given(ready, st.integers(1, 12), st.integers(1, 5), st.integers(0, 6))
+@given(together, st.integers(1, 12), st.integers(1, 5))
 def test_every_block_goes_once_with_its_like_and_within_the_bound(
-    blocks: list[Block], replicas: int, workers: int, running: int
+    blocks: list[Block], replicas: int, workers: int
 ) -> None:
-    packs = drained(Packing(replicas, workers), blocks, running)
-    assert sorted(place for pack in packs for place in pack) == list(range(len(blocks)))
-    for pack in packs:
-        assert pack == sorted(pack), "the order of preference is lost"
-        cells = [each for place in pack for each in blocks[place].cells]
-        assert len(pack) == 1 or len(cells) <= replicas
-        assert all(shape(each) == shape(cells[0]) for each in cells)
+    packs = Packing(replicas, workers).packs(blocks)
+    places = {id(block): place for place, block in enumerate(blocks)}
+    order = [[places[id(block)] for block in pack] for pack in packs]
+    assert sorted(place for pack in order for place in pack) == list(range(len(blocks)))
+    assert all(pack == sorted(pack) for pack in order), "the order of preference is lost"
+    assert [pack[0] for pack in order] == sorted(pack[0] for pack in order)
+    for pack, size in zip(packs, sizes(packs), strict=True):
+        assert len(pack) == 1 or size <= replicas
+        shapes = [shape(each) for block in pack for each in block.cells]
+        assert all(each == shapes[0] for each in shapes)
 
 
-@given(ready, st.integers(1, 12))
-def test_one_worker_gets_all_that_fits(blocks: list[Block], replicas: int) -> None:
-    chosen = Packing(replicas).choose(blocks, 0)
-    assert chosen[0] == 0, "the first in order of preference waits"
-    free = replicas - sum(len(blocks[place].cells) for place in chosen)
-    for place, each in enumerate(blocks):
-        same = shape(each.cells[0]) == shape(blocks[0].cells[0])
-        assert place in chosen or not same or len(each.cells) > free
-
-
-@given(ready, st.integers(1, 12), st.integers(1, 8), st.integers(0, 8))
-def test_no_worker_is_left_idle_for_the_sake_of_a_larger_stack(
-    blocks: list[Block], replicas: int, workers: int, running: int
+@given(together, st.integers(1, 12))
+def test_for_one_worker_no_stack_is_smaller_than_it_must_be(
+    blocks: list[Block], replicas: int
 ) -> None:
-    idle = max(0, workers - running)
-    assert len(drained(Packing(replicas, workers), blocks, running)) >= min(idle, len(blocks))
+    packs = Packing(replicas).packs(blocks)
+    for place, pack in enumerate(packs):
+        for later in packs[place + 1 :]:
+            same = shape(pack[0].cells[0]) == shape(later[0].cells[0])
+            free = replicas - sizes([pack])[0]
+            assert not same or all(len(block.cells) > free for block in later)
+
+
+@given(together, st.integers(1, 12), st.integers(1, 8))
+def test_no_pack_is_larger_than_a_workers_share(
+    blocks: list[Block], replicas: int, workers: int
+) -> None:
+    packs = Packing(replicas, workers).packs(blocks)
+    assert all(len(pack) <= -(-len(blocks) // workers) for pack in packs)
 
 
 def test_a_generation_is_one_stack_where_the_bound_allows_it() -> None:
     blocks = [block("mcsgd", 0.01 * n, 16, 2) for n in range(1, 21)]
-    assert drained(Packing(64), blocks) == [list(range(20))]
-    assert drained(Packing(8), blocks) == [list(range(n, n + 4)) for n in range(0, 20, 4)]
-    assert drained(Packing(1), blocks) == [[n] for n in range(20)]
+    assert sizes(Packing(64).packs(blocks)) == [40]
+    assert sizes(Packing(8).packs(blocks)) == [8] * 5
+    assert sizes(Packing(64, 3).packs(blocks)) == [14, 14, 12]
+    assert sizes(Packing(1).packs(blocks)) == [2] * 20
+    assert Packing(64).packs([]) == []
 
 
 def test_a_night_keeps_its_stacks() -> None:
@@ -90,7 +91,7 @@ def test_a_night_keeps_its_stacks() -> None:
     blocks = [
         Block(study="mcsgd", trial=None, cells=(replace(night, seed=seed),)) for seed in range(3)
     ]
-    assert drained(Packing(64), blocks) == [[0], [1], [2]]
+    assert Packing(64).packs(blocks) == [[each] for each in blocks]
 
 
 @pytest.mark.parametrize("method", METHODS)

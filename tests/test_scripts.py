@@ -18,6 +18,7 @@ import pytest
 from lmc_ray.benchmarks import load
 from lmc_ray.sweep.cells import Outcome
 from lmc_ray.sweep.cluster import Resources
+from lmc_ray.sweep.packs import Packing
 from lmc_ray.sweep.study import StudyRun
 
 SWEEPS = Path(__file__).parent.parent / "sweeps"
@@ -320,6 +321,39 @@ def test_the_authors_learn_the_first_task_twice_as_long(
     monkeypatch.setattr("lmc_ray.sweep.script.run_sweep", look)
     run("--preset", "author", *(word for each in settings for word in ("--set", each)))
     assert seen == [first]
+
+
+@pytest.mark.parametrize(
+    ("options", "gpus", "generation", "packing"),
+    [
+        ((), 0.0, 5, Packing(2, 2)),
+        (("--replicas", "6"), 0.0, 5, Packing(6, 2)),
+        (("--replicas", "6", "--max-concurrent", "1"), 0.0, 5, Packing(6, 1)),
+        (("--generation", "20", "--replicas", "64"), 1.0, 20, Packing(64, 1)),
+    ],
+)
+def test_how_stacks_are_filled(
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+    gpus: float,
+    generation: int,
+    packing: Packing,
+) -> None:
+    """Replicas are the machine's affair, a generation the sweep's: another one, another name."""
+    monkeypatch.setattr("lmc_ray.sweep.script.connect", lambda: Resources(2, gpus, 1))
+    seen = []
+
+    def look(runs, opened, store, workplace, machine, *rest) -> bool:
+        seen.append((workplace.sweep, runs[0].protocol.generation, runs[0].stack, machine.packing))
+        return True
+
+    monkeypatch.setattr("lmc_ray.sweep.script.run_sweep", look)
+    run()
+    run(*options)
+    (usual, *_), (name, *found) = seen
+    assert found == [generation, packing.replicas, packing]
+    assert (name == usual) == (generation == 5)
 
 
 def test_what_a_sweep_says_at_its_end(

@@ -2,6 +2,7 @@
 
 import json
 import uuid
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
@@ -58,10 +59,9 @@ class Conductor(Searcher):
         self.ledger = stored_outcomes(store, workplace.sweep, chance)
         self.chance = chance
         self.packing = packing
-        self.ready: list[tuple[StudyRun, Block]] = []
-        """Blocks to run, in the order in which the studies gave them out."""
-        self.running: dict[str, list[tuple[StudyRun, Block]]] = {}
-        """The blocks of each pack, whole."""
+        self.ready: deque[tuple[StudyRun, list[Block]]] = deque()
+        """Packs to run, in the order in which the studies gave them out; their blocks are whole."""
+        self.running: dict[str, tuple[StudyRun, list[Block]]] = {}
         self.links: dict[str, dict[str, Any]] = {}
         """Cells of other sweeps that are taken over but not committed yet, with what is new."""
         self.done = 0
@@ -105,11 +105,9 @@ class Conductor(Searcher):
         if self.problem:
             return Searcher.FINISHED
         if self.ready:
-            missing = [self._missing(block) for _, block in self.ready]
-            places = self.packing.choose(missing, len(self.running))
-            self.running[trial_id] = [self.ready[place] for place in places]
-            self.ready = [each for n, each in enumerate(self.ready) if n not in places]
-            pack = Pack(tuple(missing[place] for place in places))
+            self.running[trial_id] = self.ready.popleft()
+            _, blocks = self.running[trial_id]
+            pack = Pack(tuple(self._missing(block) for block in blocks))
             return {"pack": pack, "workplace": self.workplace}
         return Searcher.FINISHED if self.finished else None
 
@@ -117,24 +115,24 @@ class Conductor(Searcher):
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Take the outcomes of a pack's blocks, or their failure after all retries."""
-        pack = self.running.pop(trial_id)
+        study, blocks = self.running.pop(trial_id)
         result = result or {}
         outcomes: list[tuple[str, Outcome]] | None = result.get("outcomes")
-        for _, block in pack:
+        for block in blocks:
             _tell_resumed(block, result)
         if "lost" in result:  # neither done nor failed: the next start runs it
-            for _, block in pack:
+            for block in blocks:
                 tell_block("not committed", block, result["lost"])
             self.problem = self._out_of_reach(result["lost"])
             return
         if "mistake" in result:
-            for _, block in pack:
+            for block in blocks:
                 tell_block("not run", block, result["mistake"])
             self.problem = UserError(result["mistake"])
             return
         ended = {} if error or outcomes is None else dict(outcomes)
         self.ledger |= ended
-        for study, block in pack:
+        for block in blocks:
             if ended:
                 _tell_outcomes(block, ended, result)
                 self._tell(study, block, ran=True)
@@ -146,7 +144,8 @@ class Conductor(Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Between tasks there is something for the log only."""
-        for _, block in self.running[trial_id]:
+        _, blocks = self.running[trial_id]
+        for block in blocks:
             if "waits" in result:
                 tell_block("commit retried", block, result["waits"])
             else:
@@ -211,14 +210,18 @@ class Conductor(Searcher):
     def _advance(self) -> None:
         """Take blocks from the studies until all of them wait, or fill a stack if asynchronous.
 
-        Whatever the root holds is told at once.
+        Whatever the root holds is told at once. Packs are made of all blocks that come together,
+        and then lack those: what was committed before changes no stack.
         """
         moved = True
         while moved:
             moved = False
             for study in self.studies:
-                while not self._enough(study) and (block := study.next()) is not None:
+                together: dict[Any, list[Block]] = {}
+                waiting: list[Block] = []
+                while not self._enough(study, waiting) and (block := study.next()) is not None:
                     moved = True
+                    together.setdefault(_batch(study, block), []).append(block)
                     if self._foreign(study, block):
                         self.problem = self._other_sweep("another search space or other options")
                         return
@@ -228,12 +231,18 @@ class Conductor(Searcher):
                     elif self._failed_before(study, block):
                         study.tell(block, None)
                     else:
-                        self.ready.append((study, block))
+                        waiting.append(block)
+                for blocks in together.values():
+                    for pack in self.packing.packs(blocks):
+                        if missing := [block for block in pack if block in waiting]:
+                            self.ready.append((study, missing))
 
-    def _enough(self, study: StudyRun) -> bool:
+    def _enough(self, study: StudyRun, waiting: Sequence[Block]) -> bool:
         """Whether an asynchronous study has to wait: the later it proposes, the more it knows."""
-        waiting = sum(len(block.cells) for _, block in self.ready)
-        return study.protocol.asynchronous and waiting >= self.packing.replicas
+        if not study.protocol.asynchronous:
+            return False
+        replicas = sum(len(block.cells) for block in waiting)
+        return bool(self.ready) or replicas >= self.packing.replicas
 
     def _tell(self, study: StudyRun, block: Block, *, ran: bool) -> None:
         study.tell(block, {cell.id: self.ledger[cell.id] for cell in block.cells})
@@ -316,6 +325,13 @@ class Conductor(Searcher):
                     (study.study.method, row["number"]): (row["state"], row["cells"])
                     for row in rows
                 }
+
+
+def _batch(study: StudyRun, block: Block) -> tuple[str, int]:
+    """With what else a block of a study becomes ready: its generation, or all of its stage."""
+    if block.trial is None or study.stage != "search" or study.protocol.asynchronous:
+        return study.stage, 0
+    return study.stage, study.generation(block.trial)
 
 
 def _tell_resumed(block: Block, result: Mapping[str, Any]) -> None:

@@ -1,4 +1,8 @@
-"""Packs: which of the blocks that are ready train together as one stack."""
+"""Packs: which blocks train together as one stack.
+
+It follows from what is proposed together, never from who waits for work or has ended already: a
+sweep that goes on has the same stacks, and the same last bits.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,26 +21,25 @@ class Packing:
     workers: int = 1
     """Those among which blocks are shared out, rather than that one takes all."""
 
-    def choose(self, ready: Sequence[Block], running: int) -> list[int]:
-        """The places of the blocks to pack now: the first, and what comes after it and fits.
+    def packs(self, blocks: Sequence[Block]) -> list[list[Block]]:
+        """Blocks that come together, in packs: each joins the first one where it fits."""
+        packs: list[list[Block]] = []
+        share = -(-len(blocks) // self.workers)
+        for block in blocks:
+            for pack in packs:
+                if len(pack) < share and self._fits(block, pack):
+                    pack.append(block)
+                    break
+            else:
+                packs.append([block])
+        return packs
 
-        Args:
-            ready: in order of preference; not empty.
-            running: packs that workers have already.
-        """
-        first, *others = ready
-        chosen, free = [0], self.replicas - len(first.cells)
-        if first.cells[0].purpose == "nightly":  # the same stacks every night, to the last bit
-            return chosen
-        idle = max(1, self.workers - running)
-        share = -(-len(ready) // idle)
-        same = shape(first.cells[0])
-        for place, block in enumerate(others, start=1):
-            fits = len(chosen) < share and len(block.cells) <= free
-            if fits and shape(block.cells[0]) == same:
-                chosen.append(place)
-                free -= len(block.cells)
-        return chosen
+    def _fits(self, block: Block, pack: Sequence[Block]) -> bool:
+        first = pack[0].cells[0]
+        if first.purpose == "nightly":  # the same stacks every night, whatever else runs
+            return False
+        replicas = sum(len(each.cells) for each in (*pack, block))
+        return replicas <= self.replicas and shape(block.cells[0]) == shape(first)
 
 
 def shape(cell: Cell) -> dict[str, Any]:
