@@ -125,6 +125,11 @@ def test_what_is_measured_is_part_of_the_shape(change: dict[str, Any]) -> None:
     assert shape(replace(cell(), **change)) != shape(cell())
 
 
+def test_a_control_shares_no_stack_with_a_result() -> None:
+    one = replace(cell(), purpose="confirm")
+    assert shape(replace(one, purpose="control")) != shape(one)
+
+
 def test_a_pack_knows_the_places_of_its_blocks() -> None:
     one, two = block("mcsgd", 0.1, 16, 3), block("mcsgd", 0.2, 16, 2)
     pack = Pack((one, two))

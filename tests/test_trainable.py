@@ -498,6 +498,23 @@ def test_every_block_of_a_pack_ends_as_it_does_alone(tmp_path: Path, place: Plac
     assert not Store(str(tmp_path / "pack")).verify()
 
 
+def test_a_limit_is_for_the_mean_of_its_own_block(tmp_path: Path, place: Place) -> None:
+    one = block(place, "stable-sgd", {"learning_rate": 0.01}, {"learning_rate": 0.01})
+    two = block(place, "stable-sgd", {"learning_rate": 0.2}, {"learning_rate": 0.2})
+    free = dict(finish(StackTrainable(config=packed(tmp_path / "free", one, two)))["outcomes"])
+    means = [sum(free[cell.id].curve[1] for cell in each.cells) / 2 for each in (one, two)]
+    assert means[0] < means[1] - 0.1
+    for low, high in ((0, 1), (1, 0)):
+        limits = [math.nextafter(mean, up) for mean, up in zip(means, (low, high), strict=True)]
+        limited = [
+            replace(each, prune_below=(None, limit, None))
+            for each, limit in zip((one, two), limits, strict=True)
+        ]
+        result = finish(StackTrainable(config=packed(tmp_path / str(low), *limited)))
+        told = [outcome.status for _, outcome in result["outcomes"]]
+        assert told == ["pruned" if up else "finished" for up in (low, low, high, high)]
+
+
 def test_a_pack_resumes_as_it_was_and_starts_anew_under_another_packing(
     tmp_path: Path, place: Place
 ) -> None:

@@ -162,6 +162,23 @@ def test_whatever_comes_over_a_pack_is_logged_for_each_of_its_blocks(tmp_path: P
         assert ids == [[cell.id for cell in block.cells] for block in blocks], event
 
 
+def test_a_pack_that_is_resumed_for_its_last_task_says_so(tmp_path: Path, log: Path):
+    sweep = Sweep(tmp_path / "root", studies=[study("multitask")], stack=64)
+    driver = conductor(sweep)
+    driver.start()
+    pack = driver.suggest("one")["pack"]
+    outcomes = end_of(pack)
+    commit(sweep.store, sweep.name, pack, outcomes)
+    result = {"accuracy": 0.25, "task": 4, "resumed": 3, "outcomes": list(outcomes.items())}
+    driver.on_trial_complete("one", result)
+    told = [" ".join(line.split()[:4]) for line in lines(log) if line.startswith("resumed")]
+    assert told == [f"resumed multitask trial {block.trial}" for block in pack.blocks]
+    ends = [line for line in lines(log) if line.startswith("committed multitask trial ")]
+    for line, block in zip(ends, pack.blocks, strict=True):
+        own = [outcomes[cell.id].value for cell in block.cells]
+        assert f"(accuracy {sum(own) / 2:.4f} after 4 tasks" in line
+
+
 # The log
 
 
