@@ -1,7 +1,7 @@
 """One stack's training from its first task to its results. Knows nothing of Ray."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -83,7 +83,7 @@ class Training:
     """Trains one stack task by task and measures it.
 
     A replica whose parameters or loss become NaN or infinite is marked `diverged` and leaves the
-    stack; the others go on with unchanged numbers.
+    stack, as one that is pruned does; the others go on with unchanged numbers.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Training:
         start = time.monotonic()
         self.task += 1
         self.learner.learn(self.task)
-        self._leave(self.learner.finite())
+        self._leave(self.learner.finite(), "diverged")
         if self.active:
             self._measure()
         for record in self.active:
@@ -133,10 +133,10 @@ class Training:
                 record.status = "finished"
         self.seconds += time.monotonic() - start
 
-    def prune(self) -> None:
-        """End all replicas here, on the word of whoever compares trials."""
-        for record in self.active:
-            record.status = "pruned"
+    def prune(self, replicas: Container[int]) -> None:
+        """End these here (by place in `records`), on the word of whoever compares trials."""
+        running = [place for place, each in enumerate(self.records) if each.status == "running"]
+        self._leave([place not in replicas for place in running], "pruned")
 
     def curve(self, record: Record) -> tuple[float, ...]:
         """Average accuracy of the own minimum after each task; joint training has the last only."""
@@ -160,10 +160,10 @@ class Training:
 
     def minima(self, record: Record) -> dict[tuple[str, int], Tensor]:
         """The weights to keep of one replica, by minimum and task; none unless it finished."""
-        finished = [each for each in self.records if each.status == "finished"]
         if record.status != "finished":
             return {}
-        replica = finished.index(record)
+        finished = [each for each in self.records if each.status == "finished"]
+        replica = next(place for place, each in enumerate(finished) if each is record)
         return {
             (name, task): theta[replica]
             for (name, task), theta in self.kept.items()
@@ -233,7 +233,7 @@ class Training:
                         "examples": len(examples.labels),
                     }
                 )
-        self._leave(finite)
+        self._leave(finite, "diverged")
 
     def _measure_paths(self) -> None:
         for path in self.path_plan:
@@ -271,14 +271,14 @@ class Training:
                 heights = barriers(curve, replica, same_task=same_task)
                 record.barriers.append({**keys, **asdict(heights)})
 
-    def _leave(self, stay: list[bool]) -> None:
-        """Mark the replicas that may not stay as diverged and go on without them."""
+    def _leave(self, stay: list[bool], status: Literal["diverged", "pruned"]) -> None:
+        """Mark the replicas that may not stay and go on without them."""
         if all(stay):
             return
         index = [replica for replica, stays in enumerate(stay) if stays]
         for record, stays in zip(self.active, stay, strict=True):
             if not stays:
-                record.status = "diverged"
+                record.status = status
         self.learner.keep(index)
         self.kept = {key: theta[index] for key, theta in self.kept.items()}
 

@@ -14,9 +14,10 @@ import torch
 
 from lmc_ray.store import Store
 from lmc_ray.sweep import nightly
+from lmc_ray.sweep.cells import Pack
 from lmc_ray.sweep.cluster import Resources
 from lmc_ray.sweep.night import NightRun
-from lmc_ray.sweep.trainable import Workplace, block_rows, training_of
+from lmc_ray.sweep.trainable import Workplace, pack_rows, training_of
 
 
 def train(
@@ -25,10 +26,11 @@ def train(
     """In place of `run_sweep`."""
     for study in studies:
         while (block := study.next()) is not None:
-            training, started_at = training_of(block, benchmark), datetime.now(UTC)
+            pack, started_at = Pack((block,)), datetime.now(UTC)
+            training = training_of(pack, benchmark)
             while not training.finished:
                 training.step()
-            rows = block_rows(block, training, started_at)
+            rows = pack_rows(pack, training, started_at)
             store.commit(workplace.sweep, uuid.uuid4().hex, rows)
     return True
 

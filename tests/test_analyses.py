@@ -76,7 +76,9 @@ def trained(where: cells.Place, tmp_path_factory: pytest.TempPathFactory) -> Sto
         block(where, "mcsgd"),
         block(where, "multitask", True, multitask_schedule="growing", initialisation=1),
     ):
-        trainable = StackTrainable(config={"block": what, "workplace": workplace(root)})
+        trainable = StackTrainable(
+            config={"pack": cells.Pack((what,)), "workplace": workplace(root)}
+        )
         trainable.workplace = replace(trainable.workplace, patience=0)
         store = Store(str(root))
         (root / ".lmc-ray").touch()

@@ -13,6 +13,7 @@ import yaml
 
 from lmc_ray.errors import UserError
 from lmc_ray.sweep.cluster import Resources, connect
+from lmc_ray.sweep.packs import Packing
 from lmc_ray.sweep.script import machine_for
 
 PROJECT = Path(__file__).parent.parent
@@ -127,8 +128,25 @@ def test_a_node_without_the_package(script: str, tmp_path: Path) -> None:
 def test_the_default_share(
     resources: Resources, network: str, share: float, concurrent: int
 ) -> None:
-    machine = machine_for(resources, network, None, None)
+    machine = machine_for(resources, network, None, None, None)
     assert (machine.gpus_per_trial, machine.max_concurrent) == (share, concurrent)
+
+
+@pytest.mark.parametrize(
+    ("resources", "network", "replicas", "packing"),
+    [
+        (Resources(8, 0, 1), "mlp-256-256", None, Packing(2, 8)),
+        (Resources(8, 0, 1), "mlp-256-256", 6, Packing(6, 8)),
+        (Resources(16, 1, 1), "mlp-256-256", None, Packing(32, 1)),
+        (Resources(16, 1, 1), "mlp-256-256", 64, Packing(64, 1)),
+        (Resources(32, 4, 1), "resnet18-20", 64, Packing(64, 4)),
+        (Resources(2, 4, 1), "mlp-256-256", None, Packing(32, 2)),
+    ],
+)
+def test_cores_share_blocks_out_and_a_gpu_takes_what_fits(
+    resources: Resources, network: str, replicas: int | None, packing: Packing
+) -> None:
+    assert machine_for(resources, network, None, None, replicas).packing == packing
 
 
 def test_limits_that_are_no_numbers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,8 +17,9 @@ from lmc_ray.errors import UserError
 from lmc_ray.learners import METHODS
 from lmc_ray.store import Store
 from lmc_ray.sweep import Range, Study
-from lmc_ray.sweep.cells import Block, Outcome
+from lmc_ray.sweep.cells import Block, Outcome, Pack
 from lmc_ray.sweep.conductor import Conductor
+from lmc_ray.sweep.packs import Packing
 from lmc_ray.sweep.study import Protocol, StudyRun
 from lmc_ray.sweep.trainable import Workplace
 
@@ -29,10 +30,11 @@ def small(**changes: Any) -> Protocol:
     return protocol(**({"trials": 12, "generation": 3} | changes))
 
 
-def commit(store: Store, sweep: str, block: Block, outcomes: dict[str, Outcome]) -> None:
-    """What a worker leaves in the store at the end of a block."""
+def commit(store: Store, sweep: str, pack: Pack, outcomes: dict[str, Outcome]) -> None:
+    """What a worker leaves in the store at the end of a pack."""
     runs, accuracies = [], []
-    for cell in block.cells:
+    of_cells = [(block, cell) for block in pack.blocks for cell in block.cells]
+    for block, cell in of_cells:
         found = outcomes[cell.id]
         place = vars(cell.place)
         runs.append(
@@ -65,6 +67,11 @@ def commit(store: Store, sweep: str, block: Block, outcomes: dict[str, Outcome])
     store.commit(sweep, uuid.uuid4().hex, {"runs": runs, "accuracies": accuracies})
 
 
+def end_of(pack: Pack) -> dict[str, Outcome]:
+    """What comes of all blocks of a pack."""
+    return {cell: found for block in pack.blocks for cell, found in end(block).items()}
+
+
 @dataclass
 class Sweep:
     """A sweep of some studies in a root; `run` is one start of its driver."""
@@ -74,6 +81,7 @@ class Sweep:
     studies: Sequence[Study] = field(default_factory=lambda: STUDIES)
     protocol: Protocol = field(default_factory=small)
     stack: int = 2
+    apart: int = 1
 
     @property
     def store(self) -> Store:
@@ -86,13 +94,14 @@ class Sweep:
         workers: int = 3,
         fails: Callable[[Block], bool] = lambda block: False,
     ) -> tuple[Conductor, list[Block]]:
-        """Work through the blocks in a random order; all is lost after some, as by kill -9."""
+        """Work through the packs in a random order; all is lost after some, as by kill -9."""
         chance = random.Random(seed)
         workplace = Workplace(self.name, str(self.root), None, "rotated-digits")
         studies = [StudyRun(each, self.protocol, self.stack) for each in self.studies]
-        conductor = Conductor(studies, self.store, workplace, CHANCE, lambda ran: None)
+        packing = Packing(self.stack, self.apart)
+        conductor = Conductor(studies, self.store, workplace, CHANCE, packing, lambda ran: None)
         conductor.start()
-        running: dict[str, Block] = {}
+        running: dict[str, Pack] = {}
         ended: list[Block] = []
         waits = finished = False
         while not (finished and not running) and len(ended) < stop_after:
@@ -105,17 +114,17 @@ class Sweep:
                 assert running or not waits, "all studies wait and nothing runs"
                 if not finished and not waits:
                     assert config["workplace"] == workplace
-                    running[name] = config["block"]
+                    running[name] = config["pack"]
                 continue
             name = chance.choice(sorted(running))
-            block = running.pop(name)
-            ended.append(block)
+            pack = running.pop(name)
+            ended += pack.blocks
             waits = False
-            if fails(block):
+            if any(map(fails, pack.blocks)):
                 conductor.on_trial_complete(name, error=True)
                 continue
-            outcomes = end(block)
-            commit(self.store, self.name, block, outcomes)
+            outcomes = end_of(pack)
+            commit(self.store, self.name, pack, outcomes)
             result = {"accuracy": 0.5, "task": 4, "outcomes": list(outcomes.items())}
             conductor.on_trial_result(name, result)
             conductor.on_trial_complete(name, result)
@@ -244,7 +253,7 @@ def test_cells_found_elsewhere_change_no_trial(undisturbed: Sweep, tmp_path: Pat
         for trial in [t for t in undisturbed.trials() if t[0] == each.method]:
             values = json.loads(trial[4])
             block = run._block(trial[1], values, range(10_000, 10_002))
-            commit(free.store, workplace.sweep, block, end(block))
+            commit(free.store, workplace.sweep, Pack((block,)), end(block))
     sweep = Sweep(tmp_path)
     conductor, _ = sweep.run()
     assert conductor.finished
@@ -260,7 +269,7 @@ def test_a_block_half_found_elsewhere_is_pruned_as_a_whole(
         run = StudyRun(each, free.protocol, 2)
         for trial in [t for t in undisturbed.trials() if t[0] == each.method]:
             first = run._block(trial[1], json.loads(trial[4]), range(10_000, 10_001))
-            commit(free.store, "free", first, end(first))
+            commit(free.store, "free", Pack((first,)), end(first))
     sweep = Sweep(tmp_path)
     conductor, ended = sweep.run()
     assert conductor.finished
@@ -282,6 +291,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "data": {"protocol": small(place=replace(PLACE, fingerprint="11" * 32))},
     "search seeds": {"protocol": small(search_seeds=1)},
     "sweep seed": {"protocol": small(sweep_seed=1)},
+    "trials proposed together": {"protocol": small(generation=4)},
     "first settings": {"studies": [study("mcsgd", first=[{"learning_rate": 0.3}]), *STUDIES[1:]]},
 }  # fmt: skip
 
@@ -295,7 +305,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
 
 
 # Of these a sweep that has hardly begun does not know yet.
-LATE = ("fixed value of the last", "search seeds")
+LATE = ("fixed value of the last", "search seeds", "trials proposed together")
 EARLY = [change for change in OTHERS if change not in LATE]
 
 
@@ -321,6 +331,7 @@ def test_a_foreign_name_is_refused_before_anything_runs(
         {"protocol": small(seeds=7)},
         {"protocol": small(trials=6)},
         {"stack": 1},
+        {"stack": 8},
         {"studies": STUDIES[:2]},
         {"studies": [*STUDIES[::-1]]},
     ],
@@ -392,6 +403,139 @@ def test_a_failed_last_block_leaves_whole_trials(tmp_path: Path) -> None:
     conductor, _ = sweep.run(fails=lambda block: True)
     assert conductor.finished
     assert [state for _, _, _, state, *_ in sweep.trials()] == ["failed"] * 5
+
+
+# Packs
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    """A sweep that searches numeric hyperparameters alone, and choices in a second study."""
+    numeric = {"learning_rate": Range(0.01, 2.0, log=True), "dropout": Range(0.0, 0.5)}
+    studies = [study("mcsgd", space=numeric), study("stable-sgd")]
+    root = tmp_path_factory.mktemp("unpacked")
+    sweep = Sweep(root, studies=studies, protocol=small(trials=18, generation=6))
+    conductor, _ = sweep.run(workers=1)
+    assert conductor.finished
+    assert {trial[3] for trial in sweep.trials()} >= {"complete", "pruned"}
+    return sweep
+
+
+@pytest.mark.parametrize("stack", [1, 5, 8, 64])
+@pytest.mark.parametrize("apart", [1, 3])
+def test_packed_or_not_it_is_the_same_sweep(
+    unpacked: Sweep, tmp_path: Path, stack: int, apart: int
+) -> None:
+    sweep = replace(unpacked, root=tmp_path, stack=stack, apart=apart)
+    conductor, _ = sweep.run(seed=stack)
+    assert conductor.finished
+    assert sweep.results() == unpacked.results()
+    packs = len(list((tmp_path / "runs").rglob("*.parquet")))
+    if stack == 1:
+        assert conductor.done == packs
+    if stack == 64:
+        assert conductor.done > 1.5 * packs, "hardly anything was packed"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_and_packed_otherwise_it_goes_on(unpacked: Sweep, tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    ran: list[str] = []
+    finished = False
+    while not finished:
+        packing = {"stack": chance.choice([1, 2, 6, 64]), "apart": chance.randint(1, 4)}
+        sweep = replace(unpacked, root=tmp_path, **packing)
+        stop = chance.choice([2, 7, 20])
+        conductor, ended = sweep.run(stop, chance.random().__hash__(), chance.randint(1, 4))
+        ran += [cell.id for block in ended for cell in block.cells]
+        finished = conductor.finished
+    assert replace(unpacked, root=tmp_path).results() == unpacked.results()
+    assert len(ran) == len(set(ran)), "a committed cell ran again"
+
+
+@pytest.mark.parametrize("apart", [1, 2])
+def test_killed_and_packed_alike_it_has_the_same_stacks(
+    unpacked: Sweep, tmp_path: Path, apart: int
+) -> None:
+    """Or the last bits of its numbers would tell of the kill, and checkpoints would be in vain."""
+
+    def stacks(sweep: Sweep) -> list[list[str]]:
+        with sweep.store.database() as database:
+            sql = "SELECT list_sort(list(cell_id)) FROM runs GROUP BY attempt ORDER BY ALL"
+            return [cells for (cells,) in database.execute(sql).fetchall()]
+
+    whole = replace(unpacked, root=tmp_path / "whole", stack=6, apart=apart)
+    whole.run()
+    killed = replace(whole, root=tmp_path / "killed")
+    chance = random.Random(apart)
+    while not killed.run(chance.randint(1, 9), chance.randint(0, 99), 3)[0].finished:
+        pass
+    assert stacks(killed) == stacks(whole)
+    assert max(map(len, stacks(whole))) == 6
+
+
+def driver(root: Path, stack: int, *studies: Study, **changes: Any) -> Conductor:
+    """A conductor at its start, with its packing."""
+    runs = [StudyRun(each, small(**changes), stack) for each in studies]
+    workplace = Workplace("sweep", str(root), None, "rotated-digits")
+    conductor = Conductor(
+        runs, Store(str(root)), workplace, CHANCE, Packing(stack), lambda ran: None
+    )
+    conductor.start()
+    return conductor
+
+
+def test_every_proposal_of_a_pack_is_told_its_own_outcome(tmp_path: Path) -> None:
+    conductor = driver(tmp_path, 64, study("multitask"))
+    pack = conductor.suggest("one")["pack"]
+    assert [block.trial for block in pack.blocks] == [0, 1, 2], "a generation"
+    assert [block.trial for block in conductor.suggest("two")["pack"].blocks] == [3, 4, 5]
+    assert conductor.suggest("three") is None
+    outcomes = end_of(pack)
+    commit(conductor.store, "sweep", pack, outcomes)
+    result = {"accuracy": 0.5, "task": 4, "outcomes": list(outcomes.items())}
+    conductor.on_trial_complete("one", result)
+    values = set()
+    for block, proposal in zip(pack.blocks, conductor.studies[0].proposals, strict=False):
+        assert proposal.trial is not None
+        own = [outcomes[cell.id].value for cell in block.cells]
+        assert proposal.trial.values == (sum(own) / 2,)
+        values.add(proposal.trial.values)
+    assert len(values) == 3
+    assert conductor.done == 3
+
+
+def test_a_pack_that_fails_has_failed_for_every_block(tmp_path: Path) -> None:
+    conductor = driver(tmp_path, 4, study("multitask"))
+    pack = conductor.suggest("one")["pack"]
+    assert len(pack.blocks) == 2
+    conductor.on_trial_complete("one", error=True)
+    assert conductor.failed == list(pack.blocks)
+    states = [each.trial and each.trial.state for each in conductor.studies[0].proposals[:3]]
+    assert states == ["failed"] * 2 + [None]
+
+
+def test_what_is_there_already_changes_no_stack(tmp_path: Path) -> None:
+    """A cell of one block, and another block as a whole: their packs lack them, no more."""
+    run = StudyRun(study("multitask"), small(generation=6), 2)
+    blocks = [block for _ in range(4) if (block := run.next())]
+    half = replace(blocks[1], cells=blocks[1].cells[:1])
+    commit(Store(str(tmp_path)), "sweep", Pack((half, blocks[2])), end(half) | end(blocks[2]))
+    conductor = driver(tmp_path, 4, study("multitask"), generation=6)
+    one, two = (conductor.suggest(name)["pack"] for name in ("one", "two"))
+    assert [block.trial for block in one.blocks] == [0, 1]
+    assert [cell.seed for cell in one.cells] == [10_000, 10_001, 10_001]
+    assert two.blocks == (blocks[3],)
+    for name, pack in (("one", one), ("two", two)):
+        outcomes = list(end_of(pack).items())
+        conductor.on_trial_complete(name, {"accuracy": 0.5, "task": 4, "outcomes": outcomes})
+    assert all(proposal.trial for proposal in conductor.studies[0].proposals[:4])
+
+
+def test_an_asynchronous_study_proposes_no_more_than_fills_a_stack(tmp_path: Path) -> None:
+    conductor = driver(tmp_path, 6, study("multitask"), asynchronous=True)
+    assert len(conductor.suggest("one")["pack"].blocks) == 3
+    assert len(conductor.studies[0].proposals) == 3
 
 
 # Modes

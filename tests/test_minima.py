@@ -13,7 +13,7 @@ from lmc_ray.models.weights import from_bytes, to_bytes
 from lmc_ray.randomness import stream
 from lmc_ray.store import Store, weights
 from lmc_ray.store.presence import plant_flag
-from lmc_ray.sweep.cells import Block, Cell, Place
+from lmc_ray.sweep.cells import Block, Cell, Pack, Place
 from lmc_ray.sweep.keeping import room, tasks_to_keep
 from lmc_ray.sweep.study import Protocol, Study, StudyRun
 from lmc_ray.sweep.trainable import StackTrainable, Workplace
@@ -185,10 +185,10 @@ def block(place: Place, keep: tuple[int, ...] = KEEP, method: str = "mcsgd") -> 
     return Block(study=method, trial=None, cells=cells)
 
 
-def commit(root: Path, what: Block) -> Store:
+def commit(root: Path, *blocks: Block) -> Store:
     plant_flag(str(root))
     workplace = Workplace("s", str(root), None, "rotated-digits")
-    trainable = StackTrainable(config={"block": what, "workplace": workplace})
+    trainable = StackTrainable(config={"pack": Pack(blocks), "workplace": workplace})
     while not trainable.train().get("outcomes"):
         pass
     return Store(str(root))
@@ -226,6 +226,36 @@ def test_a_block_commits_its_minima(tmp_path: Path, place: Place) -> None:
         assert not torch.equal(loaded[seed, "multitask", 3], loaded[seed, "sequential", 3])
     assert not torch.equal(loaded[0, "connected", 3], loaded[1, "connected", 3])
     assert store.verify() == []
+
+
+def test_every_block_of_a_pack_keeps_its_own_minima(tmp_path: Path, place: Place) -> None:
+    """As a Pareto search confirms several configurations; one seed of the first diverges."""
+    usual = block(place, method="stable-sgd")
+
+    def changed(each: Cell, **other: float) -> Cell:
+        return replace(each, hyperparameters=replace(each.hyperparameters, **other))
+
+    lost = replace(usual, cells=(changed(usual.cells[0], learning_rate=1e30), usual.cells[1]))
+    calm = replace(usual, cells=tuple(changed(each, learning_rate=0.02) for each in usual.cells))
+    store = commit(tmp_path / "pack", lost, calm)
+    apart = {row["cell_id"]: row for row in kept(commit(tmp_path / "apart", usual, calm))}
+    rows = kept(store)
+    finished = [usual.cells[1].id, *(each.id for each in calm.cells)]
+    assert sorted({row["cell_id"] for row in rows}) == sorted(finished)
+    network = setting(network="mlp-8-8").network
+    other = Store(str(tmp_path / "apart"))
+    last = [row for row in rows if row["task"] == max(KEEP)]
+    for row in last:
+        wanted = next(
+            each
+            for each in kept(other)
+            if all(each[name] == row[name] for name in ("cell_id", "minimum", "task"))
+        )
+        mine = from_bytes(network, store.read_weights(row["uri"], row["sha256"]))
+        theirs = from_bytes(network, other.read_weights(wanted["uri"], wanted["sha256"]))
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-3)
+    assert len(last) == 3 == len({row["sha256"] for row in last})
+    assert set(apart) > set(finished)
 
 
 def test_a_root_may_be_moved(tmp_path: Path, place: Place) -> None:

@@ -23,6 +23,7 @@ from lmc_ray.report.collect import collect
 from lmc_ray.report.exhibits import Exhibit, Heat, Intervals, Lines, left_out, spread_out
 from lmc_ray.report.interactive import draw
 from lmc_ray.report.paths import IS_OWN, QUESTIONS
+from lmc_ray.report.runs import runs
 from lmc_ray.report.search import FEWEST_TRIALS, importances
 from lmc_ray.statistics import Summary, from_moments, summarise
 from lmc_ray.store import Store
@@ -553,6 +554,18 @@ def test_commands(store: Store, tmp_path: Path, lmc, monkeypatch: pytest.MonkeyP
         "figures/study-nightly-nights.pdf",
         "figures/study-nightly-nights.png",
     ]
+
+
+def test_hours_are_those_of_the_stacks(tmp_path: Path) -> None:
+    """Each cell's row has the time of the whole stack; an analysis trains in none."""
+    store = Store(str(tmp_path))
+    stack = [run(f"c{n}", n, wall_seconds=7200.0, replicas=4) for n in range(4)]
+    alone = run("a", purpose="analysis", analysis="plane", wall_seconds=3600.0)
+    store.commit("s", "a", {"runs": [*stack, alone]})
+    with store.database("s") as database:
+        section = runs(database, "s")
+    assert section is not None
+    assert [row[-1] for row in section.exhibits[0].sheet.rows] == ["2.0", "1.0"]
 
 
 def test_bad_input_is_one_line(store: Store, tmp_path: Path, lmc):

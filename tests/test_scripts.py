@@ -18,6 +18,7 @@ import pytest
 from lmc_ray.benchmarks import load
 from lmc_ray.sweep.cells import Outcome
 from lmc_ray.sweep.cluster import Resources
+from lmc_ray.sweep.packs import Packing
 from lmc_ray.sweep.study import StudyRun
 
 SWEEPS = Path(__file__).parent.parent / "sweeps"
@@ -83,6 +84,7 @@ def test_help(run: Run, script: str, tmp_path: Path) -> None:
         "--benchmark",
         "--tasks",
         "--trials",
+        "--generation",
         "--seeds",
         "--results",
         "--data",
@@ -127,6 +129,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "minus a seed": (("--seeds", "-1"), "--seeds must be at least 1"),
     "minus a trial": (("--trials", "-1"), "--trials must be at least 0, got -1"),
     "many trials": (("--trials", "many"), "--trials"),
+    "no generation": (("--generation", "0"), "--generation must be at least 1, got 0"),
     "no replicas": (("--replicas", "0"), "--replicas must be at least 1, got 0"),
     "no concurrent trials": (("--max-concurrent", "0"), "--max-concurrent"),
     "less than no trial at a time": (("--max-concurrent", "-1"), "--max-concurrent"),
@@ -318,6 +321,39 @@ def test_the_authors_learn_the_first_task_twice_as_long(
     monkeypatch.setattr("lmc_ray.sweep.script.run_sweep", look)
     run("--preset", "author", *(word for each in settings for word in ("--set", each)))
     assert seen == [first]
+
+
+@pytest.mark.parametrize(
+    ("options", "gpus", "generation", "packing"),
+    [
+        ((), 0.0, 5, Packing(2, 2)),
+        (("--replicas", "6"), 0.0, 5, Packing(6, 2)),
+        (("--replicas", "6", "--max-concurrent", "1"), 0.0, 5, Packing(6, 1)),
+        (("--generation", "20", "--replicas", "64"), 1.0, 20, Packing(64, 1)),
+    ],
+)
+def test_how_stacks_are_filled(
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+    gpus: float,
+    generation: int,
+    packing: Packing,
+) -> None:
+    """Replicas are the machine's affair, a generation the sweep's: another one, another name."""
+    monkeypatch.setattr("lmc_ray.sweep.script.connect", lambda: Resources(2, gpus, 1))
+    seen = []
+
+    def look(runs, opened, store, workplace, machine, *rest) -> bool:
+        seen.append((workplace.sweep, runs[0].protocol.generation, runs[0].stack, machine.packing))
+        return True
+
+    monkeypatch.setattr("lmc_ray.sweep.script.run_sweep", look)
+    run()
+    run(*options)
+    (usual, *_), (name, *found) = seen
+    assert found == [generation, packing.replicas, packing]
+    assert (name == usual) == (generation == 5)
 
 
 def test_what_a_sweep_says_at_its_end(

@@ -233,6 +233,41 @@ def test_a_diverged_replica_leaves_and_nobody_notices(case: str) -> None:
         same_record(stack.records[2 * replica], calm.records[replica], 1e-4)
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_pruned_replicas_leave_and_nobody_notices(case: str) -> None:
+    """Others than those that have diverged; whoever is told twice has left once."""
+    mad = hyperparameters(case, learning_rate=1e30, lr_decay=1.0)
+    each = [mad, *[hyperparameters(case)] * 4]
+    stack = training(case, [0, 1, 2, 3, 4], each, dtype=torch.float32)
+    calm = trained(case, [2, 4], dtype=torch.float32)
+    stack.step()
+    stack.prune(())
+    assert stack.learner.seeds == [1, 2, 3, 4]
+    stack.prune({1})
+    stack.step()
+    stack.prune({0, 1, 3})
+    finish(stack)
+    states = ["diverged", "pruned", "finished", "pruned", "finished"]
+    assert [record.status for record in stack.records] == states
+    assert [record.tasks_completed for record in stack.records] == [0, 1, 3, 2, 3]
+    assert stack.learner.seeds == [2, 4]
+    for replica, place in ((0, 2), (1, 4)):
+        same_state(state_of(stack, replica), state_of(calm, replica), 1e-5)
+        same_record(stack.records[place], calm.records[replica], 1e-4)
+    assert all(len(theta) == 2 for theta in stack.kept.values())
+
+
+def test_interrupted_after_pruning() -> None:
+    whole = training("trio", [0, 1, 2])
+    whole.step()
+    whole.prune({1})
+    resumed = moved(whole, training("trio", [0, 1, 2]))
+    finish(whole)
+    finish(resumed)
+    assert resumed.records == whole.records
+    assert torch.equal(resumed.learner.tensors["connected"], whole.learner.tensors["connected"])
+
+
 def test_divergence_in_the_connection() -> None:
     """The SGD of task 2 is sound; the step on J is not. Task 1 stays on the books."""
     each = [hyperparameters("trio"), hyperparameters("trio", connect_learning_rate=1e38)]

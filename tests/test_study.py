@@ -438,6 +438,7 @@ def test_asynchronous_sees_all_that_is_known() -> None:
     ("changes", "stack", "says"),
     [
         ({"trials": -1}, 2, "--trials must be at least 0, got -1"),
+        ({"generation": 0}, 2, "--generation must be at least 1, got 0"),
         ({"seeds": 0}, 2, "--seeds must be at least 1, got 0"),
         ({"seeds": -3}, 2, "--seeds must be at least 1, got -3"),
         ({}, 0, "--replicas must be at least 1, got 0"),

@@ -15,7 +15,7 @@ from lmc_ray.benchmarks import load
 from lmc_ray.learners import METHODS, hyperparameters
 from lmc_ray.store import Store
 from lmc_ray.store.presence import plant_flag
-from lmc_ray.sweep.cells import Block, Cell, Outcome, Place
+from lmc_ray.sweep.cells import Block, Cell, Outcome, Pack, Place
 from lmc_ray.sweep.trainable import StackTrainable, Workplace, benchmark_at, stored_outcomes
 
 TASKS = 3
@@ -72,7 +72,7 @@ def workplace(root: Path, name: str = "sweep") -> Workplace:
 
 def config(root: Path, what: Block) -> dict[str, Any]:
     plant_flag(str(root))
-    return {"block": what, "workplace": workplace(root)}
+    return {"pack": Pack((what,)), "workplace": workplace(root)}
 
 
 def finish(trainable: StackTrainable) -> dict[str, Any]:
@@ -461,6 +461,96 @@ def test_a_diverged_replica_counts_at_chance_when_pruning(tmp_path: Path, place:
     assert [ended[cell.id].status for cell in both.cells] == ["pruned", "diverged"]
 
 
+# Packs
+
+
+def packed(root: Path, *blocks: Block) -> dict[str, Any]:
+    """As `config`, for several blocks."""
+    return config(root, blocks[0]) | {"pack": Pack(blocks)}
+
+
+def three(place: Place) -> tuple[Block, Block, Block]:
+    """Blocks of one shape: the first is pruned after task 2, a half of the second diverges."""
+    pruned = block(place, "mcsgd", {"learning_rate": 0.01}, {}, limits=(None, 1.0, None))
+    mad = block(place, "mcsgd", {"dropout": 0.3}, {"learning_rate": 1e30}, limits=(None, 0.0, None))
+    whole = block(place, "mcsgd", {"momentum": 0.5}, {"init_position": 0.9}, {})
+    return pruned, replace(mad, trial=8), replace(whole, study="another", trial=9)
+
+
+def test_every_block_of_a_pack_ends_as_it_does_alone(tmp_path: Path, place: Place) -> None:
+    blocks = three(place)
+    result = finish(StackTrainable(config=packed(tmp_path / "pack", *blocks)))
+    found, told = rows(tmp_path / "pack"), dict(result["outcomes"])
+    assert len(list((tmp_path / "pack" / "runs").rglob("*.parquet"))) == 1
+    status = [[told[cell.id].status for cell in each.cells] for each in blocks]
+    assert status == [["pruned"] * 2, ["finished", "diverged"], ["finished"] * 3]
+    for number, each in enumerate(blocks):
+        wanted, outcomes = run(tmp_path / str(number), each)
+        for cell in each.cells:
+            assert told[cell.id].status == outcomes[cell.id].status
+            assert told[cell.id].curve == pytest.approx(outcomes[cell.id].curve, abs=1e-2)
+            for table in TABLES:
+                mine = [row for row in found[table] if row["cell_id"] == cell.id]
+                alone = [row for row in wanted[table] if row["cell_id"] == cell.id]
+                for row, other in zip(mine, alone, strict=True):
+                    own = {"replicas": 7} if table == "runs" else {}
+                    assert all(close(row[name], (other | own)[name]) for name in row), (row, other)
+    assert not Store(str(tmp_path / "pack")).verify()
+
+
+def test_a_limit_is_for_the_mean_of_its_own_block(tmp_path: Path, place: Place) -> None:
+    one = block(place, "stable-sgd", {"learning_rate": 0.01}, {"learning_rate": 0.01})
+    two = block(place, "stable-sgd", {"learning_rate": 0.2}, {"learning_rate": 0.2})
+    free = dict(finish(StackTrainable(config=packed(tmp_path / "free", one, two)))["outcomes"])
+    means = [sum(free[cell.id].curve[1] for cell in each.cells) / 2 for each in (one, two)]
+    assert means[0] < means[1] - 0.1
+    for low, high in ((0, 1), (1, 0)):
+        limits = [math.nextafter(mean, up) for mean, up in zip(means, (low, high), strict=True)]
+        limited = [
+            replace(each, prune_below=(None, limit, None))
+            for each, limit in zip((one, two), limits, strict=True)
+        ]
+        result = finish(StackTrainable(config=packed(tmp_path / str(low), *limited)))
+        told = [outcome.status for _, outcome in result["outcomes"]]
+        assert told == ["pruned" if up else "finished" for up in (low, low, high, high)]
+
+
+def test_a_pack_resumes_as_it_was_and_starts_anew_under_another_packing(
+    tmp_path: Path, place: Place
+) -> None:
+    one, two, other = three(place)
+    whole = finish(StackTrainable(config=packed(tmp_path / "whole", one, two, other)))
+    for cut in (1, 2):  # before and after the first block has left
+        root = tmp_path / f"cut-{cut}"
+        first = StackTrainable(config=packed(root, one, two, other))
+        for _ in range(cut):
+            first.train()
+        for packing in (
+            (one,),
+            (one, two),
+            (two, one, other),
+            (one, two, replace(other, cells=())),
+        ):
+            assert StackTrainable(config=packed(root, *packing)).resumed is None
+        unlimited = replace(one, prune_below=())
+        assert StackTrainable(config=packed(root, unlimited, two, other)).resumed is None
+        again = StackTrainable(config=packed(root, one, two, other))
+        assert again.resumed == cut
+        assert dict(finish(again)["outcomes"]) == dict(whole["outcomes"])
+        assert same(rows(root), rows(tmp_path / "whole"))
+
+
+def test_a_pack_whose_blocks_are_all_pruned_has_ended(tmp_path: Path, place: Place) -> None:
+    one = block(place, "stable-sgd", {}, limits=(1.0, 1.0, None))
+    two = block(place, "stable-sgd", {"dropout": 0.1}, limits=(None, 1.0, None))
+    trainable = StackTrainable(config=packed(tmp_path, one, two))
+    assert not trainable.train()["done"]
+    result = trainable.train()
+    assert result["done"]
+    assert [len(outcome.curve) for _, outcome in result["outcomes"]] == [1, 2]
+    assert {outcome.status for _, outcome in result["outcomes"]} == {"pruned"}
+
+
 # Data and workers
 
 
@@ -492,7 +582,7 @@ def test_a_trial_uses_as_many_threads_as_it_was_given(tmp_path: Path, place: Pla
     before = torch.get_num_threads()
     try:
         two = replace(workplace(tmp_path), threads=2)
-        StackTrainable(config={"block": named("joint search", place), "workplace": two})
+        StackTrainable(config=config(tmp_path, named("joint search", place)) | {"workplace": two})
         assert torch.get_num_threads() == 2
         StackTrainable(config=config(tmp_path, named("joint search", place)))
         assert torch.get_num_threads() == 1
@@ -514,7 +604,7 @@ def test_every_method_trains_on_split_tasks(tmp_path: Path, method: str) -> None
     what = block(place, method, {"batch_size": 8, "learning_rate": 0.1}, confirm=True)
     plant_flag(str(tmp_path))
     source = Workplace("sweep", str(tmp_path), None, "split-digits")
-    trainable = StackTrainable(config={"block": what, "workplace": source})
+    trainable = StackTrainable(config={"pack": Pack((what,)), "workplace": source})
     result = finish(trainable)
     outcome = dict(result["outcomes"])[what.cells[0].id]
     assert outcome.status == "finished"

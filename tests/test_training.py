@@ -176,7 +176,7 @@ def test_a_pruned_replica_keeps_what_it_has() -> None:
     run = training("mcsgd")
     run.step()
     run.step()
-    run.prune()
+    run.prune(range(2))
     assert run.finished
     for record in run.records:
         assert (record.status, record.tasks_completed) == ("pruned", 2)
@@ -191,7 +191,7 @@ def test_pruning_does_not_revive_or_rename_the_diverged() -> None:
     place = setting(dtype=torch.float32)
     run = Training(place, "naive-sgd", each, [0, 1], Measurement("test", 20))
     run.step()
-    run.prune()
+    run.prune(range(2))
     assert [record.status for record in run.records] == ["pruned", "diverged"]
     assert run.accuracy(run.records[1]) == chance_accuracy(place.benchmark) == 0.1
     assert run.summary(run.records[1]) is None

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 from ray.tune.search import Searcher
-from simulation import CHANCE, end
-from test_conductor import Sweep, commit
+from simulation import CHANCE, study
+from test_conductor import Sweep, commit, end_of
 
 from lmc_ray.errors import UserError
 from lmc_ray.store.presence import FLAG, check_flag, plant_flag
 from lmc_ray.sweep import events
 from lmc_ray.sweep.backoff import Backoff, patience
 from lmc_ray.sweep.conductor import Conductor
+from lmc_ray.sweep.packs import Packing
 from lmc_ray.sweep.study import StudyRun
 from lmc_ray.sweep.trainable import Workplace
 
@@ -87,7 +88,8 @@ def conductor(sweep: Sweep) -> Conductor:
     """The driver of a sweep, without patience."""
     studies = [StudyRun(each, sweep.protocol, sweep.stack) for each in sweep.studies]
     place = replace(IMPATIENT, results=str(sweep.root))
-    return Conductor(studies, sweep.store, place, CHANCE, lambda ran: None)
+    packing = Packing(sweep.stack)
+    return Conductor(studies, sweep.store, place, CHANCE, packing, lambda ran: None)
 
 
 def work(driver: Conductor, sweep: Sweep, blocks: int) -> int:
@@ -96,8 +98,8 @@ def work(driver: Conductor, sweep: Sweep, blocks: int) -> int:
         config = driver.suggest("one")
         if config == Searcher.FINISHED:
             return done
-        outcomes = end(config["block"])
-        commit(sweep.store, sweep.name, config["block"], outcomes)
+        outcomes = end_of(config["pack"])
+        commit(sweep.store, sweep.name, config["pack"], outcomes)
         driver.on_trial_complete(
             "one", {"accuracy": 0.5, "task": 4, "outcomes": list(outcomes.items())}
         )
@@ -130,7 +132,7 @@ def test_a_block_that_was_not_committed_is_no_failed_one(tmp_path: Path, log: Pa
     sweep = Sweep(tmp_path / "root")
     driver = conductor(sweep)
     driver.start()
-    block = driver.suggest("one")["block"]
+    (block,) = driver.suggest("one")["pack"].blocks
     driver.on_trial_complete(
         "one", {"accuracy": 0.5, "task": 4, "done": True, "lost": "No space left on device"}
     )
@@ -141,7 +143,40 @@ def test_a_block_that_was_not_committed_is_no_failed_one(tmp_path: Path, log: Pa
     assert f"not committed {block.study} trial {block.trial} (No space left" in log.read_text()
     again = conductor(sweep)
     again.start()
-    assert again.suggest("one")["block"] == block
+    assert again.suggest("one")["pack"].blocks == (block,)
+
+
+def test_whatever_comes_over_a_pack_is_logged_for_each_of_its_blocks(tmp_path: Path, log: Path):
+    sweep = Sweep(tmp_path / "root", studies=[study("multitask")], stack=64)
+    driver = conductor(sweep)
+    driver.start()
+    blocks = driver.suggest("one")["pack"].blocks
+    assert len(blocks) > 2
+    where = {"hostname": "node7", "pid": 42, "accuracy": 0.25, "resumed": 2, "task": 3}
+    driver.on_trial_result("one", where)
+    driver.on_trial_result("one", {"waits": "Input/output error"})
+    driver.on_trial_complete("one", {"done": True, "lost": "Input/output error"})
+    for event in ("resumed", "commit retried", "not committed"):
+        told = [line for line in lines(log) if line.startswith(f"{event} multitask trial ")]
+        ids = [line.split(": ")[1].split() for line in told]
+        assert ids == [[cell.id for cell in block.cells] for block in blocks], event
+
+
+def test_a_pack_that_is_resumed_for_its_last_task_says_so(tmp_path: Path, log: Path):
+    sweep = Sweep(tmp_path / "root", studies=[study("multitask")], stack=64)
+    driver = conductor(sweep)
+    driver.start()
+    pack = driver.suggest("one")["pack"]
+    outcomes = end_of(pack)
+    commit(sweep.store, sweep.name, pack, outcomes)
+    result = {"accuracy": 0.25, "task": 4, "resumed": 3, "outcomes": list(outcomes.items())}
+    driver.on_trial_complete("one", result)
+    told = [" ".join(line.split()[:4]) for line in lines(log) if line.startswith("resumed")]
+    assert told == [f"resumed multitask trial {block.trial}" for block in pack.blocks]
+    ends = [line for line in lines(log) if line.startswith("committed multitask trial ")]
+    for line, block in zip(ends, pack.blocks, strict=True):
+        own = [outcomes[cell.id].value for cell in block.cells]
+        assert f"(accuracy {sum(own) / 2:.4f} after 4 tasks" in line
 
 
 # The log
@@ -183,7 +218,7 @@ def test_taken_over_failed_resumed_and_waiting_blocks(tmp_path: Path, log: Path)
     sweep = Sweep(tmp_path / "another")
     driver = conductor(sweep)
     driver.start()
-    block = driver.suggest("one")["block"]
+    (block,) = driver.suggest("one")["pack"].blocks
     ids = " ".join(cell.id for cell in block.cells)
     where = {"hostname": "node7", "pid": 42, "accuracy": 0.25, "resumed": 2}
     for result in (

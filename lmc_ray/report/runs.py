@@ -17,7 +17,8 @@ SELECT benchmark, purpose, analysis, method, count(*) AS cells,
     count(*) FILTER (status = 'diverged') AS diverged,
     count(*) FILTER (status = 'pruned') AS pruned,
     count(reused_from) AS reused, count(DISTINCT seed) AS seeds,
-    sum(gradient_evaluations) AS gradient_evaluations, sum(wall_seconds) / 3600 AS hours,
+    sum(gradient_evaluations) AS gradient_evaluations,
+    sum(wall_seconds / coalesce(replicas, 1)) / 3600 AS hours,
     min(started_at) AS started, max(finished_at) AS ended,
     list_sort(list(DISTINCT device)) AS devices, list_sort(list(DISTINCT version)) AS versions
 FROM runs WHERE sweep = {sweep}
@@ -82,7 +83,7 @@ def _cells(row: Row) -> list[str]:
 
 
 def _notes(rows: list[Row]) -> list[str]:
-    notes = ["grad. evals: gradient evaluations; hours: of all cells, one after the other"]
+    notes = ["grad. evals: gradient evaluations; hours: of all stacks, one after the other"]
     started = [row["started"] for row in rows if row["started"]]
     ended = [row["ended"] for row in rows if row["ended"]]
     if started and ended:

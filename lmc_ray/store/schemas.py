@@ -146,7 +146,7 @@ _OUTCOME = (
     _column("learning_accuracy", REAL, "mean accuracy right after learning; fraction"),
     _column("gradient_evaluations", INT, "backward passes through the network, one per batch"),
     _column("examples_seen", INT, "examples in those passes, repeats counted"),
-    _column("wall_seconds", REAL),
+    _column("wall_seconds", REAL, "of training and measuring the whole stack"),
     _column("replicas", INT, "cells that trained in the same stack"),
     _column("device", TEXT),
     _column("host", TEXT),

@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from functools import cached_property
+from itertools import accumulate
 from typing import Any, Literal
 
 from lmc_ray.learners.evaluation import EVALUATION_GROUP
@@ -105,7 +106,7 @@ def configuration(specification: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """Cells that differ only in their seed and train as one stack: one Ray Tune trial."""
+    """Cells that differ only in their seed and train in one stack: a proposal, or a part of it."""
 
     study: str
     trial: int | None
@@ -113,6 +114,27 @@ class Block:
     cells: tuple[Cell, ...]
     prune_below: tuple[float | None, ...] = ()
     """After task t (index t-1), end the block if its average accuracy is lower than this."""
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Blocks of equal shapes (see `packs`) that train as one stack: one Ray Tune trial."""
+
+    blocks: tuple[Block, ...]
+
+    @property
+    def cells(self) -> list[Cell]:
+        """All cells, in stack order."""
+        return [cell for block in self.blocks for cell in block.cells]
+
+    @property
+    def places(self) -> list[tuple[Block, range]]:
+        """Each block, and the places of its cells in the stack."""
+        ends = accumulate(len(block.cells) for block in self.blocks)
+        return [
+            (block, range(end - len(block.cells), end))
+            for block, end in zip(self.blocks, ends, strict=True)
+        ]
 
 
 @dataclass(frozen=True)

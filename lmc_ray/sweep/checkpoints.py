@@ -1,8 +1,9 @@
-"""What unfinished blocks have learned, in the results root, where every worker finds it.
+"""What unfinished packs have learned, in the results root, where every worker finds it.
 
 Not Tune's own checkpoints: those are lost with the driver, and a root that is away for a moment
-fails the trial. These are only a saving of work: a block without one starts anew, to the same end.
-Two attempts of one block may write the same one: either state leads to the same numbers.
+fails the trial. These are only a saving of work: a pack without one starts anew, to the same end,
+and so does a block that is packed with others after a restart. Two attempts of one pack may write
+the same one: either state leads to the same numbers.
 """
 
 import hashlib
@@ -16,14 +17,14 @@ from pyarrow import fs
 
 from lmc_ray.store.files import open_root, write_whole
 from lmc_ray.store.presence import check_flag
-from lmc_ray.sweep.cells import Block
+from lmc_ray.sweep.cells import Pack
 from lmc_ray.version import version
 
 FOLDER = ".checkpoints"
 
 
 class Checkpoints:
-    """The checkpoints of one sweep: `ROOT/.checkpoints/<sweep>/<block>.pt`."""
+    """The checkpoints of one sweep: `ROOT/.checkpoints/<sweep>/<pack>.pt`."""
 
     def __init__(self, root: str, sweep: str) -> None:
         self._root = root
@@ -31,8 +32,8 @@ class Checkpoints:
         self._all = f"{base}/{FOLDER}"
         self._folder = f"{self._all}/{sweep}"
 
-    def save(self, block: Block, state: dict[str, Any]) -> None:
-        """Keep a state in place of the block's earlier one.
+    def save(self, pack: Pack, state: dict[str, Any]) -> None:
+        """Keep a state in place of the pack's earlier one.
 
         Raises:
             OSError: it could not be written; the earlier one is still there.
@@ -40,21 +41,21 @@ class Checkpoints:
         data = io.BytesIO()
         torch.save(state, data)
         check_flag(self._root)
-        write_whole(self._filesystem, self._path(block), data.getvalue())
+        write_whole(self._filesystem, self._path(pack), data.getvalue())
 
-    def load(self, block: Block) -> dict[str, Any] | None:
-        """The block's last state; None if there is none, or none that can be reached."""
+    def load(self, pack: Pack) -> dict[str, Any] | None:
+        """The pack's last state; None if there is none, or none that can be reached."""
         try:
-            with self._filesystem.open_input_file(self._path(block)) as file:
+            with self._filesystem.open_input_file(self._path(pack)) as file:
                 data = file.read()
         except OSError:
             return None
         return torch.load(io.BytesIO(data), weights_only=False)
 
-    def remove(self, block: Block) -> None:
-        """Forget the block: it is committed."""
+    def remove(self, pack: Pack) -> None:
+        """Forget the pack: it is committed."""
         with suppress(OSError):
-            self._filesystem.delete_file(self._path(block))
+            self._filesystem.delete_file(self._path(pack))
 
     def clear(self) -> None:
         """Forget the sweep: it is done. Other sweeps of the root keep theirs."""
@@ -64,8 +65,8 @@ class Checkpoints:
             with suppress(OSError):
                 Path(self._all).rmdir()  # unless it holds another sweep's
 
-    def _path(self, block: Block) -> str:
+    def _path(self, pack: Pack) -> str:
         # The limits and the code are part of it: others would have led elsewhere.
-        ids = [cell.id for cell in block.cells]
-        key = repr((ids, block.prune_below, version()))
+        blocks = [([cell.id for cell in block.cells], block.prune_below) for block in pack.blocks]
+        key = repr((blocks, version()))
         return f"{self._folder}/{hashlib.sha256(key.encode()).hexdigest()[:32]}.pt"

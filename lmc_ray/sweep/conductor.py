@@ -5,6 +5,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from statistics import fmean
 from typing import Any
 
 from ray.tune.search import Searcher
@@ -14,8 +15,9 @@ from lmc_ray.store import Store
 from lmc_ray.store.files import one_line
 from lmc_ray.store.presence import check_flag, plant_flag
 from lmc_ray.sweep.backoff import Backoff, out_of_reach
-from lmc_ray.sweep.cells import Block, Outcome
+from lmc_ray.sweep.cells import Block, Outcome, Pack
 from lmc_ray.sweep.events import tell, tell_block
+from lmc_ray.sweep.packs import Packing
 from lmc_ray.sweep.study import StudyRun
 from lmc_ray.sweep.trainable import Workplace, stored_outcomes
 
@@ -26,13 +28,14 @@ _EVENTS = {"finished": "committed", "pruned": "pruned", "diverged": "diverged"}
 
 
 class Conductor(Searcher):
-    """Hands out blocks of all studies; what the ledger holds already is told, not run.
+    """Hands out the blocks of all studies in packs; what the ledger holds is told, not run.
 
     Args:
         studies: in order of preference when several have something to run.
         store: the results root.
         workplace: goes to every worker.
         chance: accuracy of guessing, for diverged cells.
+        packing: how blocks share stacks.
         changed: called whenever a block has ended; True if it has run just now.
         hindered: called with the reason whenever a commit has to wait.
     """
@@ -43,6 +46,7 @@ class Conductor(Searcher):
         store: Store,
         workplace: Workplace,
         chance: float,
+        packing: Packing,
         changed: Callable[[bool], None],
         hindered: Callable[[str], None] = lambda reason: None,
     ) -> None:
@@ -54,9 +58,10 @@ class Conductor(Searcher):
         self.hindered = hindered
         self.ledger = stored_outcomes(store, workplace.sweep, chance)
         self.chance = chance
-        self.ready: deque[tuple[StudyRun, Block]] = deque()
-        """Blocks to run, in the order in which the studies gave them out."""
-        self.running: dict[str, tuple[StudyRun, Block]] = {}
+        self.packing = packing
+        self.ready: deque[tuple[StudyRun, list[Block]]] = deque()
+        """Packs to run, in the order in which the studies gave them out; their blocks are whole."""
+        self.running: dict[str, tuple[StudyRun, list[Block]]] = {}
         self.links: dict[str, dict[str, Any]] = {}
         """Cells of other sweeps that are taken over but not committed yet, with what is new."""
         self.done = 0
@@ -90,59 +95,63 @@ class Conductor(Searcher):
         return all(study.stage == "done" for study in self.studies)
 
     def suggest(self, trial_id: str) -> Any:
-        """The next block that is not in the ledger; None while all studies wait.
+        """The next pack of what is not in the ledger; None while all studies wait.
 
         Tune's type says dictionary or None, and its protocol says `Searcher.FINISHED` at the end.
         """
-        if not self.ready:
+        if not self.problem:
             self._advance()
         self._commit()
         if self.problem:
             return Searcher.FINISHED
         if self.ready:
             self.running[trial_id] = self.ready.popleft()
-            _, block = self.running[trial_id]
-            missing = tuple(cell for cell in block.cells if cell.id not in self.ledger)
-            if len(missing) < len(block.cells):
-                # The limits are for the mean of the whole block: the study prunes it afterwards.
-                block = replace(block, cells=missing, prune_below=())
-            return {"block": block, "workplace": self.workplace}
+            _, blocks = self.running[trial_id]
+            pack = Pack(tuple(self._missing(block) for block in blocks))
+            return {"pack": pack, "workplace": self.workplace}
         return Searcher.FINISHED if self.finished else None
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Take a block's outcomes, or its failure after all retries."""
-        study, block = self.running.pop(trial_id)
+        """Take the outcomes of a pack's blocks, or their failure after all retries."""
+        study, blocks = self.running.pop(trial_id)
         result = result or {}
-        _tell_resumed(block, result)
         outcomes: list[tuple[str, Outcome]] | None = result.get("outcomes")
+        for block in blocks:
+            _tell_resumed(block, result)
         if "lost" in result:  # neither done nor failed: the next start runs it
-            tell_block("not committed", block, result["lost"])
+            for block in blocks:
+                tell_block("not committed", block, result["lost"])
             self.problem = self._out_of_reach(result["lost"])
             return
         if "mistake" in result:
-            tell_block("not run", block, result["mistake"])
+            for block in blocks:
+                tell_block("not run", block, result["mistake"])
             self.problem = UserError(result["mistake"])
             return
-        if error or outcomes is None:
-            tell_block("failed", block)
-            self.failed.append(block)
-            study.tell(block, None)
-        else:
-            self.ledger |= dict(outcomes)
-            _tell_outcomes(block, dict(outcomes), result)
-            self._tell(study, block, ran=True)
+        ended = {} if error or outcomes is None else dict(outcomes)
+        self.ledger |= ended
+        for block in blocks:
+            if ended:
+                _tell_outcomes(block, ended, result)
+                self._tell(study, block, ran=True)
+            else:
+                tell_block("failed", block)
+                self.failed.append(block)
+                study.tell(block, None)
         self._commit()
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Between tasks there is something for the log only."""
-        _, block = self.running[trial_id]
+        _, blocks = self.running[trial_id]
+        for block in blocks:
+            if "waits" in result:
+                tell_block("commit retried", block, result["waits"])
+            else:
+                _tell_resumed(block, result)
         if "waits" in result:
-            tell_block("commit retried", block, result["waits"])
             self.hindered(result["waits"])
-        else:
-            _tell_resumed(block, result)
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its searcher so as to restore it; ours is rebuilt from the ledger."""
@@ -176,25 +185,43 @@ class Conductor(Searcher):
                         raise self._other_sweep(f"{name}: {difference}")
                     if trial is not None:
                         self._known[name, trial] = {n: values[n] for n in studies[name].space}
-            trials = "SELECT study, number, params, state, cells FROM trials WHERE sweep = ?"
-            for name, trial, params, state, ids in database.execute(trials, [sweep]).fetchall():
+            trials = """
+                SELECT study, number, generation, params, state, cells FROM trials WHERE sweep = ?
+            """
+            for name, trial, generation, params, state, ids in database.execute(
+                trials, [sweep]
+            ).fetchall():
+                if name in studies and studies[name].generation(trial) != generation:
+                    raise self._other_sweep(f"{name}: trials proposed together")
                 self._known[name, trial] = json.loads(params)
                 self._written[name, trial] = state, ids
         for (name, trial), params in self._known.items():
             if name in studies and studies[name].protocol.asynchronous:
                 studies[name].repeat[trial] = params
 
-    def _advance(self) -> None:
-        """Take blocks from the studies until all of them wait, or one has to run if asynchronous.
+    def _missing(self, block: Block) -> Block:
+        """The part of a block that the ledger lacks."""
+        missing = tuple(cell for cell in block.cells if cell.id not in self.ledger)
+        if len(missing) == len(block.cells):
+            return block
+        # The limits are for the mean of the whole block: the study prunes it afterwards.
+        return replace(block, cells=missing, prune_below=())
 
-        Whatever the root holds is told at once.
+    def _advance(self) -> None:
+        """Take blocks from the studies until all of them wait, or fill a stack if asynchronous.
+
+        Whatever the root holds is told at once. Packs are made of all blocks that come together,
+        and then lack those: what was committed before changes no stack.
         """
         moved = True
         while moved:
             moved = False
             for study in self.studies:
-                while (block := study.next()) is not None:
+                together: dict[Any, list[Block]] = {}
+                waiting: list[Block] = []
+                while not self._enough(study, waiting) and (block := study.next()) is not None:
                     moved = True
+                    together.setdefault(_batch(study, block), []).append(block)
                     if self._foreign(study, block):
                         self.problem = self._other_sweep("another search space or other options")
                         return
@@ -204,9 +231,18 @@ class Conductor(Searcher):
                     elif self._failed_before(study, block):
                         study.tell(block, None)
                     else:
-                        self.ready.append((study, block))
-                        if study.protocol.asynchronous:
-                            return
+                        waiting.append(block)
+                for blocks in together.values():
+                    for pack in self.packing.packs(blocks):
+                        if missing := [block for block in pack if block in waiting]:
+                            self.ready.append((study, missing))
+
+    def _enough(self, study: StudyRun, waiting: Sequence[Block]) -> bool:
+        """Whether an asynchronous study has to wait: the later it proposes, the more it knows."""
+        if not study.protocol.asynchronous:
+            return False
+        replicas = sum(len(block.cells) for block in waiting)
+        return bool(self.ready) or replicas >= self.packing.replicas
 
     def _tell(self, study: StudyRun, block: Block, *, ran: bool) -> None:
         study.tell(block, {cell.id: self.ledger[cell.id] for cell in block.cells})
@@ -291,6 +327,13 @@ class Conductor(Searcher):
                 }
 
 
+def _batch(study: StudyRun, block: Block) -> tuple[str, int]:
+    """With what else a block of a study becomes ready: its generation, or all of its stage."""
+    if block.trial is None or study.stage != "search" or study.protocol.asynchronous:
+        return study.stage, 0
+    return study.stage, study.generation(block.trial)
+
+
 def _tell_resumed(block: Block, result: Mapping[str, Any]) -> None:
     """With the first result after it."""
     if result.get("resumed") and result["resumed"] == result["task"] - 1:
@@ -300,11 +343,15 @@ def _tell_resumed(block: Block, result: Mapping[str, Any]) -> None:
 def _tell_outcomes(
     block: Block, outcomes: Mapping[str, Outcome], result: Mapping[str, Any]
 ) -> None:
+    """Of the cells that have run now; a pruned block may have left its pack before the end."""
+    own = {cell.id: outcomes[cell.id] for cell in block.cells if cell.id in outcomes}
+    accuracy = fmean(outcome.value for outcome in own.values())
     for status, event in _EVENTS.items():
-        cells = [cell for cell, outcome in outcomes.items() if outcome.status == status]
+        cells = [cell for cell, outcome in own.items() if outcome.status == status]
         if cells:
-            tasks = f"{result['task']} tasks on {_host(result)}"
-            tell_block(event, block, f"accuracy {result['accuracy']:.4f} after {tasks}", cells)
+            learned = len(own[cells[0]].curve) if status == "pruned" else result["task"]
+            tasks = f"{learned} tasks on {_host(result)}"
+            tell_block(event, block, f"accuracy {accuracy:.4f} after {tasks}", cells)
 
 
 def _host(result: Mapping[str, Any]) -> str:

@@ -126,17 +126,14 @@ def main(
             store.check_writable()
             resources = connect()
             machines = {
-                each.key: machine_for(resources, each.place.network, gpus_per_trial, max_concurrent)
+                each.key: machine_for(
+                    resources, each.place.network, gpus_per_trial, max_concurrent, replicas
+                )
                 for each in missing
             }
             fresh = history.fresh_seeds(tonight, seeds_per_night)
             runs = [
-                NightRun(
-                    each,
-                    tonight,
-                    fresh,
-                    replicas or (32 if machines[each.key].gpus_per_trial else 2),
-                )
+                NightRun(each, tonight, fresh, machines[each.key].packing.replicas)
                 for each in missing
             ]
             console.out(_intent(nightly, tonight, runs))

@@ -27,27 +27,29 @@ from lmc_ray.errors import UserError
 from lmc_ray.learners import METHODS
 from lmc_ray.store import Store
 from lmc_ray.sweep.backoff import patience
-from lmc_ray.sweep.cells import Block
+from lmc_ray.sweep.cells import Block, Pack
 from lmc_ray.sweep.checkpoints import Checkpoints
 from lmc_ray.sweep.claim import claimed
 from lmc_ray.sweep.cluster import Resources, check_shared
 from lmc_ray.sweep.conductor import Conductor
 from lmc_ray.sweep.events import open_log, tell, tell_block
+from lmc_ray.sweep.packs import Packing
 from lmc_ray.sweep.progress import Progress
 from lmc_ray.sweep.study import Protocol, Study, StudyRun
 from lmc_ray.sweep.trainable import StackTrainable, Workplace
 from lmc_ray.training import chance_accuracy
 
 MAX_FAILURES = 3
-"""How often a block may lose its worker before it counts as failed."""
+"""How often a pack may lose its worker before its blocks count as failed."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """How much of the cluster one block takes, and how many run at a time."""
+    """How much of the cluster one pack takes, how many run at a time, and what is in them."""
 
     gpus_per_trial: float
     max_concurrent: int
+    packing: Packing
 
 
 def sweep_name(script: str, benchmark: str, studies: Sequence[Study], protocol: Protocol) -> str:
@@ -114,7 +116,9 @@ def _run(
             progress.show(conductor.done, total, known)
 
         chance = chance_accuracy(benchmark)
-        conductor = Conductor(studies, store, workplace, chance, changed, progress.hindered)
+        conductor = Conductor(
+            studies, store, workplace, chance, machine.packing, changed, progress.hindered
+        )
         conductor.start()
         problem = _tune(conductor, workplace, machine)
     if conductor.problem:
@@ -127,7 +131,7 @@ def _run(
 
 
 def _tune(conductor: Conductor, workplace: Workplace, machine: Machine) -> BaseException | None:
-    """Let Tune work through the conductor's blocks; the first error of a block, if any."""
+    """Let Tune work through the conductor's packs; the first error of a pack, if any."""
     # Tune would put credentials into its actors' runtime environment, and Ray writes that to its
     # logs. Workers have those of their node.
     ENV_VARS_TO_PROPAGATE.difference_update(
@@ -167,7 +171,7 @@ class _Hopeless(Stopper):
         self._conductor = conductor
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """No single block is stopped from outside."""
+        """No single pack is stopped from outside."""
         return False
 
     def stop_all(self) -> bool:
@@ -179,23 +183,26 @@ class _Log(Callback):
     """What only Tune knows, for the log."""
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A worker has taken the block up."""
-        tell_block("started", trial.config["block"])
+        """A worker has taken the pack up."""
+        for block in trial.config["pack"].blocks:
+            tell_block("started", block)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """The block has lost its worker, or its worker an error."""
+        """The pack has lost its worker, or its worker an error."""
         failures = f"failure {trial.run_metadata.num_failures} of {MAX_FAILURES + 1} at most"
         # Tune adds each failure to a file: a heading, then a dead worker's message or a traceback.
         told = Path(trial.error_file).read_text() if trial.error_file else ""
         lines = told.rpartition("Failure #")[2].strip().splitlines()[1:] or ["?"]
         reason = lines[-1] if any("Traceback" in line for line in lines) else lines[0]
-        tell_block("tried again", trial.config["block"], f"{failures}: {reason}")
+        for block in trial.config["pack"].blocks:
+            tell_block("tried again", block, f"{failures}: {reason}")
 
 
 def _trial_name(trial: Any) -> str:
-    block: Block = trial.config["block"]
-    purpose = block.cells[0].purpose if block.trial is None else f"trial {block.trial}"
-    return f"{block.study} {purpose}"
+    pack: Pack = trial.config["pack"]
+    first, more = pack.blocks[0], len(pack.blocks) - 1
+    purpose = first.cells[0].purpose if first.trial is None else f"trial {first.trial}"
+    return f"{first.study} {purpose}{f' and {more} more' if more else ''}"
 
 
 def _failure(failed: list[Block], problem: BaseException | None) -> str:

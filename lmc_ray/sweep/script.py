@@ -25,6 +25,7 @@ from lmc_ray.sweep.analyst import run_analyses
 from lmc_ray.sweep.cells import Place
 from lmc_ray.sweep.cluster import Resources, connect
 from lmc_ray.sweep.keeping import room, tasks_to_keep
+from lmc_ray.sweep.packs import Packing
 from lmc_ray.sweep.runner import Machine, run_sweep, sweep_name
 from lmc_ray.sweep.space import Range, parse
 from lmc_ray.sweep.study import Protocol, Study, StudyRun, check_methods
@@ -86,6 +87,7 @@ def main(
         trials: Annotated[
             int, typer.Option(help="Search trials for each searched method.")
         ] = default_trials,
+        generation: Annotated[int, typer.Option(help="Trials proposed together.")] = 5,
         seeds: Annotated[
             int, typer.Option(help="Fresh seeds that confirm each method's best.")
         ] = default_seeds,
@@ -148,7 +150,10 @@ def main(
             ),
         ] = None,
         replicas: Annotated[
-            int | None, typer.Option(help="Confirmation seeds a stack; default 2, on GPUs 32.")
+            int | None,
+            typer.Option(
+                help="Trials' seeds, or fresh seeds, a stack at most; default 2, on GPUs 32."
+            ),
         ] = None,
         confirm_only: Annotated[
             bool,
@@ -173,6 +178,7 @@ def main(
             place=place,
             trials=2 if smoke else trials,
             seeds=1 if smoke else seeds,
+            generation=generation,
             search_seeds=1 if smoke else 2,
             rerank=0 if smoke else 5,
             pareto=pareto is not None,
@@ -200,9 +206,8 @@ def main(
         store.check_writable()
 
         resources = connect()
-        machine = machine_for(resources, place.network, gpus_per_trial, max_concurrent)
-        stack = replicas or (32 if machine.gpus_per_trial else 2)
-        runs = [StudyRun(study, protocol, stack) for study in chosen]
+        machine = machine_for(resources, place.network, gpus_per_trial, max_concurrent, replicas)
+        runs = [StudyRun(study, protocol, machine.packing.replicas) for study in chosen]
         console = Console(highlight=False)
         console.out(f"sweep {sweep} on {place.benchmark}: {_intent(runs)}")
         if protocol.keep_minima:
@@ -356,9 +361,13 @@ def _check_memory(study: Study, benchmark: Benchmark) -> None:
 
 
 def machine_for(
-    resources: Resources, network: str, gpus_per_trial: float | None, max_concurrent: int | None
+    resources: Resources,
+    network: str,
+    gpus_per_trial: float | None,
+    max_concurrent: int | None,
+    replicas: int | None,
 ) -> Machine:
-    """How much of the cluster one block takes.
+    """How much of the cluster one pack takes, and what is in it.
 
     Raises:
         UserError: more GPUs than the cluster has.
@@ -370,7 +379,11 @@ def machine_for(
     if share > resources.gpus:
         raise UserError(f"--gpus-per-trial {share}: the cluster has {resources.gpus:g} GPUs")
     fit = int(resources.gpus / share) if share else resources.cpus
-    return Machine(share, max_concurrent or max(1, min(fit, resources.cpus)))
+    workers = max_concurrent or max(1, min(fit, resources.cpus))
+    # On a GPU one large stack is faster than several side by side: as many as there are GPUs.
+    apart = min(workers, max(1, int(resources.gpus / max(share, 1)))) if share else workers
+    packing = Packing(replicas or (32 if share else 2), apart)
+    return Machine(share, workers, packing)
 
 
 def _intent(studies: Sequence[StudyRun]) -> str:

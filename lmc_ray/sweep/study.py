@@ -91,6 +91,7 @@ class StudyRun:
         own = protocol.trials if study.trials is None else study.trials
         for name, number, least in (
             ("trials", min(own, protocol.trials), 0),
+            ("generation", protocol.generation, 1),
             ("seeds", protocol.seeds, 1),
             ("replicas", stack, 1),
         ):

@@ -1,4 +1,4 @@
-"""The Ray Tune trainable: one block of cells on one worker, one step a task."""
+"""The Ray Tune trainable: one pack of blocks on one worker, one step a task."""
 
 import socket
 import uuid
@@ -24,7 +24,7 @@ from lmc_ray.store.files import one_line
 from lmc_ray.store.parquet import digest
 from lmc_ray.store.presence import check_flag
 from lmc_ray.sweep.backoff import DEFAULT_PATIENCE, Backoff
-from lmc_ray.sweep.cells import PROTOCOL, Block, Cell, Outcome, Place, outcome
+from lmc_ray.sweep.cells import PROTOCOL, Block, Cell, Outcome, Pack, Place, outcome
 from lmc_ray.sweep.checkpoints import Checkpoints
 from lmc_ray.training import Measurement, Record, Training, chance_accuracy
 from lmc_ray.version import git_commit, version
@@ -45,7 +45,7 @@ class Workplace:
 
 
 class StackTrainable(tune.Trainable):
-    """Multitask, continual or MC-SGD training of one `Block`, whichever its cells ask for.
+    """Multitask, continual or MC-SGD training of one `Pack`, whichever its cells ask for.
 
     A step learns one task and measures. A checkpoint after it holds all that is needed to go on,
     on this worker or another, under this driver or the next. The last step commits the cells' rows,
@@ -54,11 +54,11 @@ class StackTrainable(tune.Trainable):
     """
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Start on the block in `config["block"]` at the `config["workplace"]`."""
+        """Start on the pack in `config["pack"]` at the `config["workplace"]`."""
         self._start(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Reuse this actor, with nothing left of the block before."""
+        """Reuse this actor, with nothing left of the pack before."""
         self._start(new_config)
         return True
 
@@ -66,7 +66,7 @@ class StackTrainable(tune.Trainable):
         """Learn the next task; at the end commit and report the cells' outcomes.
 
         Beside accuracy and task there may be: `resumed` (after which task this worker took the
-        block up), `outcomes` (committed), `waits` (not yet, and why), `lost` (not at all, and why),
+        pack up), `outcomes` (committed), `waits` (not yet, and why), `lost` (not at all, and why),
         `mistake` (nothing can be done here before the user has mended it).
         """
         if self.mistake is not None:
@@ -80,7 +80,7 @@ class StackTrainable(tune.Trainable):
 
     def _start(self, config: dict[str, Any]) -> None:
         self.workplace: Workplace = config["workplace"]
-        self.block: Block = config["block"]
+        self.pack: Pack = config["pack"]
         self.started_at = datetime.now(UTC)
         self.resumed: int | None = None
         self.backoff = Backoff(self.workplace.patience)
@@ -89,41 +89,42 @@ class StackTrainable(tune.Trainable):
         """Files of weights to be written, by their place in the root."""
         self.attempt = uuid.uuid4().hex
         torch.set_num_threads(self.workplace.threads)
-        place = self.block.cells[0].place
+        first = self.pack.cells[0]
         self.mistake: str | None = None
         try:
-            check_code(self.block.cells[0])
-            benchmark = benchmark_at(self.workplace, place)
+            check_code(first)
+            benchmark = benchmark_at(self.workplace, first.place)
         except UserError as problem:  # not an error for Ray, which would only try it again
             self.mistake = str(problem)
             return
-        self.training = training_of(self.block, benchmark)
+        self.training = training_of(self.pack, benchmark)
         self.checkpoints = Checkpoints(self.workplace.results, self.workplace.sweep)
-        if state := self.checkpoints.load(self.block):
+        if state := self.checkpoints.load(self.pack):
             self.training.restore(state["training"])
             self.started_at = state["started_at"]
             self.resumed = self.training.task
 
     def _learn(self) -> None:
         """One task, then the comparison with other trials, then a checkpoint."""
-        training, limits = self.training, self.block.prune_below
+        training = self.training
         training.step()
-        accuracy = fmean(training.accuracy(record) for record in training.records)
-        limit = limits[training.task - 1] if limits else None
-        if limit is not None and accuracy < limit:
-            training.prune()
+        for block, places in self.pack.places:
+            limit = block.prune_below[training.task - 1] if block.prune_below else None
+            accuracy = fmean(training.accuracy(training.records[place]) for place in places)
+            if limit is not None and accuracy < limit:
+                training.prune(places)
         if training.finished:
-            self.rows = block_rows(self.block, training, self.started_at)
+            self.rows = pack_rows(self.pack, training, self.started_at)
             self.rows["minima"], self.weights = self._minima()
         else:
             state = {"training": training.state(), "started_at": self.started_at}
-            with suppress(OSError):  # a block without a checkpoint starts anew, no more
-                self.checkpoints.save(self.block, state)
+            with suppress(OSError):  # a pack without a checkpoint starts anew, no more
+                self.checkpoints.save(self.pack, state)
 
     def _minima(self) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
-        """The rows of `minima` of a block that has ended, and the files that they name."""
+        """The rows of `minima` of a pack that has ended, and the files that they name."""
         rows, files = [], {}
-        for cell, record in zip(self.block.cells, self.training.records, strict=True):
+        for cell, record in zip(self.pack.cells, self.training.records, strict=True):
             for (minimum, task), theta in self.training.minima(record).items():
                 name = f"{cell.id}-{minimum}-{task}"
                 where = weights.uri(self.workplace.sweep, self.attempt, name)
@@ -146,9 +147,9 @@ class StackTrainable(tune.Trainable):
         except OSError as problem:
             reason = one_line(problem)
             return {"waits": reason} if self.backoff.wait() else {"done": True, "lost": reason}
-        self.checkpoints.remove(self.block)
+        self.checkpoints.remove(self.pack)
         # A list, because Tune takes dictionaries in results apart.
-        return {"done": True, "outcomes": list(outcomes(self.block, self.training).items())}
+        return {"done": True, "outcomes": list(outcomes(self.pack, self.training).items())}
 
 
 @lru_cache(maxsize=2)
@@ -197,32 +198,33 @@ def setting_of(place: Place, benchmark: Benchmark, part: Part) -> Setting:
     )
 
 
-def training_of(block: Block, benchmark: Benchmark) -> Training:
-    """The training that a block asks for."""
-    cell = block.cells[0]
+def training_of(pack: Pack, benchmark: Benchmark) -> Training:
+    """The training that a pack asks for."""
+    cell = pack.cells[0]
     setting = setting_of(cell.place, benchmark, "train" if cell.split == "validation" else "full")
     measurement = Measurement(
         cell.split, cell.place.evaluation_group, cell.path_points, cell.keep_minima
     )
-    hyperparameters = [each.hyperparameters for each in block.cells]
-    seeds = [each.seed for each in block.cells]
+    hyperparameters = [each.hyperparameters for each in pack.cells]
+    seeds = [each.seed for each in pack.cells]
     return Training(setting, cell.method, hyperparameters, seeds, measurement)
 
 
-def outcomes(block: Block, training: Training) -> dict[str, Outcome]:
+def outcomes(pack: Pack, training: Training) -> dict[str, Outcome]:
     """What the search needs to know, by cell id."""
     chance = chance_accuracy(training.setting.benchmark)
     return {
         cell.id: outcome(record.status, training.curve(record), chance)
-        for cell, record in zip(block.cells, training.records, strict=True)
+        for cell, record in zip(pack.cells, training.records, strict=True)
     }
 
 
-def block_rows(block: Block, training: Training, started_at: datetime) -> dict[str, list[Any]]:
-    """The rows of every table for a block that has ended."""
+def pack_rows(pack: Pack, training: Training, started_at: datetime) -> dict[str, list[Any]]:
+    """The rows of every table for a pack that has ended."""
     tables: dict[str, list[Any]] = {"runs": [], "accuracies": [], "paths": [], "barriers": []}
     times = {"started_at": started_at, "finished_at": datetime.now(UTC)}
-    for cell, record in zip(block.cells, training.records, strict=True):
+    of_cells = [(block, cell) for block in pack.blocks for cell in block.cells]
+    for (block, cell), record in zip(of_cells, training.records, strict=True):
         own = {"cell_id": cell.id, "seed": cell.seed}
         ends = {"from_cell_id": cell.id, "to_cell_id": cell.id}
         tables["runs"].append(own | times | _run(block, cell, training, record))
@@ -253,7 +255,7 @@ def _run(block: Block, cell: Cell, training: Training, record: Record) -> dict[s
         "gradient_evaluations": record.gradient_evaluations,
         "examples_seen": record.examples_seen,
         "wall_seconds": training.seconds,
-        "replicas": len(block.cells),
+        "replicas": len(training.records),
         "device": device_name(training.setting.device),
         "host": socket.gethostname(),
         "version": version(),
