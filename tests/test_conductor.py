@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from ray.tune.search import Searcher
-from simulation import CHANCE, PLACE, SPACES, end, protocol, study
+from simulation import CHANCES, PLACE, SPACES, end, protocol, study
 
 from lmc_ray.errors import UserError
 from lmc_ray.learners import METHODS
@@ -88,9 +88,9 @@ class Sweep:
     ) -> tuple[Conductor, list[Block]]:
         """Work through the blocks in a random order; all is lost after some, as by kill -9."""
         chance = random.Random(seed)
-        workplace = Workplace(self.name, str(self.root), None, "rotated-digits")
+        workplace = Workplace(self.name, str(self.root), None, {"rotated-digits": "rotated-digits"})
         studies = [StudyRun(each, self.protocol, self.stack) for each in self.studies]
-        conductor = Conductor(studies, self.store, workplace, CHANCE, lambda ran: None)
+        conductor = Conductor(studies, self.store, workplace, CHANCES, lambda ran: None)
         conductor.start()
         running: dict[str, Block] = {}
         ended: list[Block] = []
@@ -238,7 +238,7 @@ def test_another_name_in_the_same_root_links_every_cell(undisturbed: Sweep, tmp_
 def test_cells_found_elsewhere_change_no_trial(undisturbed: Sweep, tmp_path: Path) -> None:
     """A root that holds the same cells of a search without pruning gives the same sweep."""
     free = Sweep(tmp_path, "free")
-    workplace = Workplace("free", str(tmp_path), None, "rotated-digits")
+    workplace = Workplace("free", str(tmp_path), None, {"rotated-digits": "rotated-digits"})
     for each in STUDIES:
         run = StudyRun(each, free.protocol, 2)
         for trial in [t for t in undisturbed.trials() if t[0] == each.method]:

@@ -288,7 +288,7 @@ def test_workers_find_the_same_folders(
     monkeypatch.setattr("lmc_ray.sweep.script.connect", lambda: Resources(2, 0.0, 1))
     places = []
 
-    def look(runs, opened, store, workplace, *rest) -> bool:
+    def look(runs, opened, store, workplace, *rest, **more) -> bool:
         places.append((store.root, workplace.results, workplace.data))
         return True
 
@@ -311,7 +311,7 @@ def test_the_authors_learn_the_first_task_twice_as_long(
     monkeypatch.setattr("lmc_ray.sweep.script.connect", lambda: Resources(2, 0.0, 1))
     seen = []
 
-    def look(runs: list[StudyRun], *rest) -> bool:
+    def look(runs: list[StudyRun], *rest, **more) -> bool:
         seen.extend(study.fixed["first_task_epochs"] for study in runs[:1])
         return True
 
@@ -326,7 +326,7 @@ def test_what_a_sweep_says_at_its_end(
     """Commands that can be pasted; and a method that is in no table is named."""
     monkeypatch.setattr("lmc_ray.sweep.script.connect", lambda: Resources(2, 0.0, 1))
 
-    def all_diverge(runs: list[StudyRun], *rest) -> bool:
+    def all_diverge(runs: list[StudyRun], *rest, **more) -> bool:
         for study in runs:
             while (block := study.next()) is not None:
                 study.tell(block, {cell.id: Outcome("diverged", 0.1, ()) for cell in block.cells})

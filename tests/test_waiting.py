@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from ray.tune.search import Searcher
-from simulation import CHANCE, end
+from simulation import CHANCES, end
 from test_conductor import Sweep, commit
 
 from lmc_ray.errors import UserError
@@ -18,7 +18,7 @@ from lmc_ray.sweep.conductor import Conductor
 from lmc_ray.sweep.study import StudyRun
 from lmc_ray.sweep.trainable import Workplace
 
-IMPATIENT = Workplace("sweep", "", None, "rotated-digits", patience=0.0)
+IMPATIENT = Workplace("sweep", "", None, {"rotated-digits": "rotated-digits"}, patience=0.0)
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def conductor(sweep: Sweep) -> Conductor:
     """The driver of a sweep, without patience."""
     studies = [StudyRun(each, sweep.protocol, sweep.stack) for each in sweep.studies]
     place = replace(IMPATIENT, results=str(sweep.root))
-    return Conductor(studies, sweep.store, place, CHANCE, lambda ran: None)
+    return Conductor(studies, sweep.store, place, CHANCES, lambda ran: None)
 
 
 def work(driver: Conductor, sweep: Sweep, blocks: int) -> int:
