@@ -32,7 +32,13 @@ from lmc_ray.sweep.wishes import (
     benchmarks_of,
     check_memory,
 )
-from lmc_ray.tables import accuracy_sheets, barriers_sheets, contrast_sheets, render
+from lmc_ray.tables import (
+    accuracy_sheets,
+    barriers_sheets,
+    contrast_sheets,
+    overview_sheets,
+    render,
+)
 
 Studies = Sequence[Study] | Callable[[str], Sequence[Study]]
 """Of a sweep script: the same on every benchmark, or by the benchmark's name."""
@@ -301,7 +307,7 @@ def _report(
     console: Console, store: Store, sweep: str, results: str, *, measured: bool, several: bool
 ) -> None:
     with store.database(sweep) as database:
-        sheets = accuracy_sheets(database)
+        sheets = accuracy_sheets(database) + overview_sheets(database)
         if measured:
             sheets += barriers_sheets(database) + contrast_sheets(database)
     root = quote(results)
