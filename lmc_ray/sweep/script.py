@@ -266,7 +266,7 @@ def main(
             largest = max(machines.values(), key=lambda machine: machine.gpus_per_trial)
             whole = run_analyses(planned, store, workplace, largest, console)
         measured = connectivity is not None
-        _report(console, store, sweep, results, measured=measured, several=len(courses) > 1)
+        _report(console, store, sweep, results, measured=measured, several=several)
         for title in _unconfirmed(runs):
             print(
                 f"{title}: no trial came to its end (see trials), so none is confirmed: "
