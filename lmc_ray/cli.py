@@ -130,13 +130,14 @@ def table(
         accuracy_sheets,
         barriers_sheets,
         contrast_sheets,
+        overview_sheets,
         pending,
         render,
     )
 
     with _open(root, sweep) as database:
         if what == "accuracy":
-            sheets = accuracy_sheets(database)
+            sheets = accuracy_sheets(database) + overview_sheets(database)
         else:
             sheets = barriers_sheets(database) + contrast_sheets(database)
         waiting = pending(database)

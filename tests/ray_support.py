@@ -5,6 +5,7 @@ processes can be found, and killed, without looking at anybody else's.
 """
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -65,7 +66,9 @@ class Ended:
     @property
     def tables(self) -> str:
         """What it printed from the first table on; Ray may tell of a dead worker between."""
-        printed = self.out[self.out.index("rotated-digits,") :].splitlines(keepends=True)
+        first = re.search(r"^[a-z]+-digits, ", self.out, re.MULTILINE)
+        assert first, self.out
+        printed = self.out[first.start() :].splitlines(keepends=True)
         return "".join(line for line in printed if "(raylet)" not in line)
 
 

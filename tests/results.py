@@ -104,4 +104,11 @@ def cells(*names: str, value: float = 0.5) -> Rows:
 
 def trial(number: int, **columns: Any) -> dict[str, Any]:
     """A row of `trials`."""
-    return {"study": "mcsgd", "number": number, "state": "complete", "params": "{}", **columns}
+    return {
+        "benchmark": "rotated-digits",
+        "study": "mcsgd",
+        "number": number,
+        "state": "complete",
+        "params": "{}",
+        **columns,
+    }

@@ -25,6 +25,7 @@ PLACE = Place(
     fingerprint="00" * 32,
     network="mlp-8-8",
 )
+CHANCES = {"rotated-digits": CHANCE, "permuted-digits": CHANCE}
 SPACES: dict[str, dict[str, Any]] = {
     "stable-sgd": {
         "learning_rate": Range(0.01, 2.0, log=True),

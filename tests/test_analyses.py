@@ -65,7 +65,7 @@ def block(where: cells.Place, method: str, control: bool = False, **changes: Any
 
 
 def workplace(root: Path) -> Workplace:
-    return Workplace("s", str(root), None, "rotated-digits")
+    return Workplace("s", str(root), None, {"rotated-digits": "rotated-digits"})
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import yaml
 from lmc_ray.errors import UserError
 from lmc_ray.sweep.cluster import Resources, connect
 from lmc_ray.sweep.packs import Packing
-from lmc_ray.sweep.script import machine_for
+from lmc_ray.sweep.place import machine_for
 
 PROJECT = Path(__file__).parent.parent
 CLUSTER = PROJECT / "cluster"

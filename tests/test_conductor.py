@@ -9,19 +9,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from ray.tune.search import Searcher
-from simulation import CHANCE, PLACE, SPACES, end, protocol, study
+from simulation import CHANCES, PLACE, SPACES, end, protocol, study
 
 from lmc_ray.errors import UserError
 from lmc_ray.learners import METHODS
 from lmc_ray.store import Store
+from lmc_ray.store.schemas import VERSION_KEY
 from lmc_ray.sweep import Range, Study
-from lmc_ray.sweep.cells import Block, Outcome, Pack
+from lmc_ray.sweep.cells import Block, Outcome, Pack, Place
 from lmc_ray.sweep.conductor import Conductor
 from lmc_ray.sweep.packs import Packing
 from lmc_ray.sweep.study import Protocol, StudyRun
-from lmc_ray.sweep.trainable import Workplace
+from lmc_ray.sweep.trainable import Workplace, stored_outcomes
 
 STUDIES = [study("mcsgd"), study("multitask", trials=4), study("naive-sgd")]
 
@@ -82,6 +85,9 @@ class Sweep:
     protocol: Protocol = field(default_factory=small)
     stack: int = 2
     apart: int = 1
+    places: Sequence[Place] = ()
+    """Several benchmarks; none: the protocol's own."""
+    several: bool = False
 
     @property
     def store(self) -> Store:
@@ -96,10 +102,21 @@ class Sweep:
     ) -> tuple[Conductor, list[Block]]:
         """Work through the packs in a random order; all is lost after some, as by kill -9."""
         chance = random.Random(seed)
-        workplace = Workplace(self.name, str(self.root), None, "rotated-digits")
-        studies = [StudyRun(each, self.protocol, self.stack) for each in self.studies]
-        packing = Packing(self.stack, self.apart)
-        conductor = Conductor(studies, self.store, workplace, CHANCE, packing, lambda ran: None)
+        places = self.places or (self.protocol.place,)
+        sources = {place.benchmark: place.benchmark for place in places}
+        workplace = Workplace(self.name, str(self.root), None, sources)
+        protocols = [replace(self.protocol, place=place) for place in places]
+        studies = [StudyRun(each, how, self.stack) for how in protocols for each in self.studies]
+        packings = dict.fromkeys(sources, Packing(self.stack, self.apart))
+        conductor = Conductor(
+            studies,
+            self.store,
+            workplace,
+            CHANCES,
+            packings,
+            lambda ran: None,
+            several=self.several,
+        )
         conductor.start()
         running: dict[str, Pack] = {}
         ended: list[Block] = []
@@ -247,7 +264,7 @@ def test_another_name_in_the_same_root_links_every_cell(undisturbed: Sweep, tmp_
 def test_cells_found_elsewhere_change_no_trial(undisturbed: Sweep, tmp_path: Path) -> None:
     """A root that holds the same cells of a search without pruning gives the same sweep."""
     free = Sweep(tmp_path, "free")
-    workplace = Workplace("free", str(tmp_path), None, "rotated-digits")
+    workplace = Workplace("free", str(tmp_path), None, {"rotated-digits": "rotated-digits"})
     for each in STUDIES:
         run = StudyRun(each, free.protocol, 2)
         for trial in [t for t in undisturbed.trials() if t[0] == each.method]:
@@ -343,6 +360,121 @@ def test_more_of_the_same_is_welcome(
     conductor, _ = replace(copy(undisturbed, tmp_path), **changes).run()
     assert conductor.problem is None
     assert conductor.finished
+
+
+# Several benchmarks
+
+OTHER_PLACE = replace(PLACE, benchmark="permuted-digits", angle=None, fingerprint="22" * 32)
+
+
+def tried(sweep: Sweep, benchmark: str) -> list[tuple[Any, ...]]:
+    with sweep.store.database(sweep.name) as database:
+        sql = "SELECT * EXCLUDE (sweep, attempt) FROM tried WHERE benchmark = ? ORDER BY ALL"
+        return database.execute(sql, [benchmark]).fetchall()
+
+
+def ran(sweep: Sweep, benchmark: str) -> list[tuple[Any, ...]]:
+    with sweep.store.database(sweep.name) as database:
+        sql = """
+            SELECT cell_id, purpose, status, study, trial, average_accuracy FROM runs
+            WHERE benchmark = ? ORDER BY ALL
+        """
+        return database.execute(sql, [benchmark]).fetchall()
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    """Two benchmarks under one name, with some kills on the way."""
+    root = tmp_path_factory.mktemp("both")
+    sweep = Sweep(root, places=(PLACE, OTHER_PLACE), several=True)
+    for seed, stop in enumerate((3, 20, 45, 10**6)):
+        conductor, _ = sweep.run(stop, seed=seed)
+    assert conductor.finished
+    return sweep
+
+
+@pytest.mark.parametrize("place", [PLACE, OTHER_PLACE], ids=lambda place: place.benchmark)
+def test_each_benchmark_is_as_in_a_sweep_of_its_own(
+    both: Sweep, tmp_path: Path, place: Place
+) -> None:
+    alone = Sweep(tmp_path, places=(place,))
+    alone.run(workers=1)
+    where = place.benchmark
+    assert len(tried(alone, where)) == 16
+    assert tried(both, where) == tried(alone, where)
+    assert ran(both, where) == ran(alone, where)
+
+
+def test_a_sweep_may_be_narrowed_and_gain_a_benchmark(both: Sweep, tmp_path: Path) -> None:
+    one = Sweep(tmp_path, places=(OTHER_PLACE,), several=True)
+    one.run()
+    more = replace(one, places=both.places)
+    _, ended = more.run()
+    assert {block.cells[0].place for block in ended} == {PLACE}
+    assert more.results() == both.results()
+    before = files(tmp_path)
+    for narrow in (one, replace(one, places=(PLACE,)), more):
+        conductor, ended = narrow.run()
+        assert conductor.finished
+        assert ended == []
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("places", [(PLACE,), (OTHER_PLACE,)])
+def test_a_script_for_one_benchmark_refuses_the_name_of_several(
+    both: Sweep, places: tuple[Place, ...]
+) -> None:
+    before = files(both.root)
+    with pytest.raises(UserError, match=r"\(.*: benchmark was .*-digits, is .*-digits now\)"):
+        replace(both, places=places, several=False).run()
+    assert files(both.root) == before
+
+
+def without_benchmark(rows: pa.Table) -> pa.Table:
+    """As version 3 wrote trials."""
+    metadata = {**rows.schema.metadata, VERSION_KEY: b"3"}
+    return rows.drop_columns(["benchmark"]).replace_schema_metadata(metadata)
+
+
+def test_an_old_sweep_goes_on_and_gains_a_benchmark(
+    undisturbed: Sweep, both: Sweep, tmp_path: Path
+) -> None:
+    """Its trials name no benchmark: the one that it had is meant."""
+    old = copy(undisturbed, tmp_path)
+    for path in (tmp_path / "trials").rglob("*.parquet"):
+        pq.write_table(without_benchmark(pq.ParquetFile(path).read()), path)
+    before = files(tmp_path)
+    assert old.run()[1] == []
+    assert files(tmp_path) == before
+    more = replace(old, places=(OTHER_PLACE, PLACE), several=True)
+    _, ended = more.run()
+    assert {block.cells[0].place for block in ended} == {OTHER_PLACE}
+    for place in more.places:
+        assert tried(more, place.benchmark) == tried(both, place.benchmark)
+
+
+def test_an_old_trial_whose_cells_all_failed_is_not_tried_again(tmp_path: Path) -> None:
+    only = Sweep(tmp_path, studies=[study("stable-sgd")], protocol=small(trials=5, rerank=0))
+    only.run(fails=lambda block: True)
+    for path in (tmp_path / "trials").rglob("*.parquet"):
+        pq.write_table(without_benchmark(pq.ParquetFile(path).read()), path)
+    conductor, ended = only.run()
+    assert conductor.finished
+    assert ended == []
+
+
+def test_every_benchmark_has_its_own_chance(tmp_path: Path) -> None:
+    """A diverged cell is told as a guess, and how good that is depends on the classes."""
+    store, chances = Store(str(tmp_path)), {"rotated-digits": 0.1, "permuted-digits": 0.01}
+    told: dict[str, Outcome] = {}
+    for place in (PLACE, OTHER_PLACE):
+        block = StudyRun(study("naive-sgd"), small(place=place), 1).next()
+        assert block is not None
+        found = {cell.id: Outcome("diverged", chances[place.benchmark], ()) for cell in block.cells}
+        commit(store, "sweep", block, found)
+        told |= found
+    assert stored_outcomes(store, "sweep", chances) == told
+    assert len(stored_outcomes(store, "sweep", {"rotated-digits": 0.1})) == 1
 
 
 # Failures

@@ -187,7 +187,7 @@ def block(place: Place, keep: tuple[int, ...] = KEEP, method: str = "mcsgd") -> 
 
 def commit(root: Path, *blocks: Block) -> Store:
     plant_flag(str(root))
-    workplace = Workplace("s", str(root), None, "rotated-digits")
+    workplace = Workplace("s", str(root), None, {"rotated-digits": "rotated-digits"})
     trainable = StackTrainable(config={"pack": Pack(blocks), "workplace": workplace})
     while not trainable.train().get("outcomes"):
         pass

@@ -27,7 +27,7 @@ from lmc_ray.store import Store
 from lmc_ray.sweep.cells import PROTOCOL, Cell, Place
 from lmc_ray.sweep.cluster import Resources
 from lmc_ray.sweep.night import ANCHOR_SEEDS, FRESH_SEEDS_FROM, NightRun, fresh_seeds
-from lmc_ray.sweep.script import open_place
+from lmc_ray.sweep.place import open_place
 from lmc_ray.sweep.study import SEARCH_SEEDS_FROM
 
 SCRIPT = Path(__file__).parent.parent / "sweeps" / "nightly.py"

@@ -122,6 +122,23 @@ def test_what_a_sweep_has_not_is_left_out(tmp_path: Path):
     assert [section.title for section in collect(store, "second")[0].sections] == ["The search"]
 
 
+def test_the_search_on_each_benchmark_has_a_panel(tmp_path: Path):
+    store = Store(str(tmp_path / "results"))
+    found = [
+        trial(number, benchmark=benchmark, value=0.5)
+        for benchmark in ("rotated-digits", "permuted-digits")
+        for number in range(3)
+    ]
+    store.commit("both", "a", {"trials": found})
+    store.commit("one", "a", {"trials": found[:3]})
+    titles = {}
+    for sweep in ("both", "one"):
+        (section,) = collect(store, sweep)[0].sections
+        titles[sweep] = [panel.title for panel in section.exhibits[0].panels]
+    assert titles["both"] == ["MC-SGD on permuted-digits", "MC-SGD on rotated-digits"]
+    assert titles["one"] == ["MC-SGD"]
+
+
 def test_words_from_the_root_stay_words(tmp_path: Path):
     planted = "<script>alert(1)</script><b>$x_2$"
     store = Store(str(tmp_path / f"results{planted.replace('/', '')}"))

@@ -4,22 +4,25 @@ Nothing here starts Ray: every mistake is found before. Most cases run the scrip
 which is what `python sweeps/mcsgd.py` does, short of a new interpreter.
 """
 
+import hashlib
 import os
 import re
 import runpy
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import pytest
+from image_sources import random_split, write_tree
 
 from lmc_ray.benchmarks import load
 from lmc_ray.sweep.cells import Outcome
 from lmc_ray.sweep.cluster import Resources
 from lmc_ray.sweep.packs import Packing
 from lmc_ray.sweep.study import StudyRun
+from lmc_ray.sweep.trainable import Workplace
 
 SWEEPS = Path(__file__).parent.parent / "sweeps"
 # nightly.py searches nothing and has a command line of its own: tests/test_nightly.py.
@@ -115,6 +118,7 @@ def test_scripts_stand_alone(script: str) -> None:
 
 MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "benchmark": (("--benchmark", "rotated-mnits"), "unknown benchmark.*'rotated-mnist'"),
+    "two benchmarks": (("--benchmark", "a", "--benchmark", "b"), "a and b: give one"),
     "family": (("--benchmark", "rotaded-digits"), "did you mean 'rotated-digits'"),
     "no family": (("--benchmark", "digits"), "unknown benchmark 'digits'"),
     "empty benchmark": (("--benchmark", ""), "unknown benchmark"),
@@ -291,7 +295,7 @@ def test_workers_find_the_same_folders(
     monkeypatch.setattr("lmc_ray.sweep.script.connect", lambda: Resources(2, 0.0, 1))
     places = []
 
-    def look(runs, opened, store, workplace, *rest) -> bool:
+    def look(runs, opened, store, workplace, *rest, **more) -> bool:
         places.append((store.root, workplace.results, workplace.data))
         return True
 
@@ -314,7 +318,7 @@ def test_the_authors_learn_the_first_task_twice_as_long(
     monkeypatch.setattr("lmc_ray.sweep.script.connect", lambda: Resources(2, 0.0, 1))
     seen = []
 
-    def look(runs: list[StudyRun], *rest) -> bool:
+    def look(runs: list[StudyRun], *rest, **more) -> bool:
         seen.extend(study.fixed["first_task_epochs"] for study in runs[:1])
         return True
 
@@ -362,7 +366,7 @@ def test_what_a_sweep_says_at_its_end(
     """Commands that can be pasted; and a method that is in no table is named."""
     monkeypatch.setattr("lmc_ray.sweep.script.connect", lambda: Resources(2, 0.0, 1))
 
-    def all_diverge(runs: list[StudyRun], *rest) -> bool:
+    def all_diverge(runs: list[StudyRun], *rest, **more) -> bool:
         for study in runs:
             while (block := study.next()) is not None:
                 study.tell(block, {cell.id: Outcome("diverged", 0.1, ()) for cell in block.cells})
@@ -375,6 +379,122 @@ def test_what_a_sweep_says_at_its_end(
     assert "query 'my results' \"SELECT" in ended.out
     assert ended.err.startswith("Stable SGD: no trial came to its end")
     assert len(ended.err.splitlines()) == 1  # naive SGD searches nothing, and is confirmed
+
+
+# Several benchmarks in one sweep
+
+PAPER = SWEEPS / "paper.py"
+BOTH = ("--benchmark", "permuted-digits", "--benchmark", "rotated-digits")
+
+
+@dataclass
+class Planned:
+    """What a sweep would have run."""
+
+    runs: list[StudyRun] = field(default_factory=list)
+    benchmarks: list[str] = field(default_factory=list)
+    workplace: Workplace | None = None
+    several: bool | None = None
+
+
+@pytest.fixture
+def planned(monkeypatch: pytest.MonkeyPatch) -> Planned:
+    """Filled in place of running."""
+    seen = Planned()
+
+    def look(runs, opened, store, workplace, *rest, several: bool) -> bool:
+        seen.runs, seen.workplace, seen.several = runs, workplace, several
+        seen.benchmarks = [each.name for each in opened]
+        return True
+
+    monkeypatch.setattr("lmc_ray.sweep.script.connect", lambda: Resources(2, 0.0, 1))
+    monkeypatch.setattr("lmc_ray.sweep.script.run_sweep", look)
+    return seen
+
+
+def test_one_sweep_over_several_benchmarks(run: Run, planned: Planned) -> None:
+    ended = run(*BOTH, "--smoke", "--method", "mcsgd", "--method", "er", script=PAPER)
+    assert ended.status == 0, ended.err
+    assert [study.key for study in planned.runs] == [
+        ("permuted-digits", "er"),
+        ("permuted-digits", "mcsgd"),
+        ("rotated-digits", "er"),
+        ("rotated-digits", "mcsgd"),
+    ]
+    assert {study.protocol.place.tasks for study in planned.runs} == {2}
+    assert planned.benchmarks == ["permuted-digits", "rotated-digits"]
+    assert planned.workplace is not None
+    assert planned.workplace.sources == {name: name for name in planned.benchmarks}
+    name = planned.workplace.sweep
+    assert re.fullmatch("paper-permuted-digits-rotated-digits-[0-9a-f]{6}", name)
+    assert f"sweep {name} on permuted-digits: ER (2 trials), MC-SGD (2 trials)" in ended.out
+    assert "SELECT benchmark, method, avg" in ended.out
+    assert planned.several
+
+
+def test_the_name_of_one_benchmark_is_as_it_always_was(run: Run, planned: Planned) -> None:
+    """Or the same command would not go on where it was before there were several."""
+    run("--trials", "1")
+    assert planned.workplace is not None
+    spec = [asdict(each.study) for each in planned.runs], asdict(planned.runs[0].protocol)
+    digest = hashlib.sha256(repr(spec).encode()).hexdigest()
+    assert planned.workplace.sweep == f"mcsgd-rotated-digits-{digest[:6]}"
+    assert not planned.several
+
+
+def test_the_papers_script_runs_anywhere(
+    run: Run, planned: Planned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(script=PAPER)
+    assert planned.benchmarks == ["rotated-digits"]
+    assert len(planned.runs) == 7
+    monkeypatch.setenv("LMC_BENCHMARK", "split-digits")
+    run(script=PAPER)
+    assert planned.benchmarks == ["split-digits"]
+    run(*BOTH, script=PAPER)
+    assert planned.benchmarks == ["permuted-digits", "rotated-digits"]
+    assert len(planned.runs) == 14
+
+
+def test_with_data_the_papers_script_wants_all_three(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    check_refused(run("--data", "empty", script=PAPER), "no mnist in empty", "paper")
+
+
+def test_fifty_permuted_tasks(run: Run, planned: Planned) -> None:
+    run("--benchmark", "permuted-digits", "--tasks", "50", script=PAPER)
+    assert {study.protocol.place.tasks for study in planned.runs} == {50}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--benchmark", "rotated-digits", "--benchmark", "rotaded-mnist"), "'rotated-mnist'"),
+        ((*BOTH, "--benchmark", "split-digits", "--tasks", "6"), "tasks must be 1 to 5"),
+        ((*BOTH, "--angle", "10"), "permuted-digits has no angle"),
+        ((*BOTH, "--method", "mcsdg"), "unknown study 'mcsdg'"),
+        (
+            (*BOTH, "--confirm-only"),
+            "stable-sgd ewc agem er mcsgd multitask on permuted-digits, st",
+        ),
+        (("--benchmark", "rotated-mnist", "--confirm-only"), "of ewc agem er on rotated-mnist: le"),
+    ],
+)
+def test_mistakes_with_several_benchmarks(
+    run: Run, arguments: tuple[str, ...], says: str, tmp_path: Path
+) -> None:
+    check_refused(run(*arguments, script=PAPER), says, "paper")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_folders_of_one_name(run: Run, tmp_path: Path) -> None:
+    """Cells and tables tell benchmarks apart by name."""
+    split = random_split(0, 12, classes=2)
+    for folder in ("one", "two"):
+        write_tree(tmp_path / folder / "flowers", split, split, ["rose", "tulip"])
+    paths = [f"rotated-{tmp_path}/{folder}/flowers" for folder in ("one", "two")]
+    ended = run("--benchmark", paths[0], "--benchmark", paths[1], script=PAPER)
+    check_refused(ended, "two of these have one name", "paper")
 
 
 # Scripts that users write

@@ -243,6 +243,50 @@ def test_an_older_file_lacks_newer_columns(store: Store):
     ]
 
 
+def test_trials_of_version_3_name_no_benchmark(store: Store):
+    """The one that their sweep had is meant, which its cells name."""
+    mine = [trial(0, cells=["x"]), trial(1, cells=["gone"])]
+    store.commit("s", "a", {"runs": [run("x", benchmark="split-digits")], "trials": mine})
+    store.commit("t", "b", {**cells("y"), "trials": [trial(0, cells=["y"])]})
+    store.commit("u", "c", {"trials": [trial(0, cells=["gone"])]})
+
+    def older(rows: Any) -> Any:
+        metadata = {**rows.schema.metadata, VERSION_KEY: b"3"}
+        return rows.drop_columns(["benchmark"]).replace_schema_metadata(metadata)
+
+    for file in (Path(store.root) / "trials").rglob("*.parquet"):
+        rewrite(file, older)
+    # One that came later, when the sweep had another benchmark too.
+    store.commit("s", "d", {**cells("z"), "trials": [trial(0, cells=["z"])]})
+    of_trials = ask(store, "SELECT sweep, number, benchmark FROM trials ORDER BY ALL")
+    assert of_trials == [
+        ("s", 0, "rotated-digits"),
+        ("s", 0, None),
+        ("s", 1, None),
+        ("t", 0, None),
+        ("u", 0, None),
+    ]
+    assert ask(store, "SELECT sweep, number, benchmark FROM tried ORDER BY ALL") == [
+        ("s", 0, "rotated-digits"),
+        ("s", 0, "split-digits"),
+        ("s", 1, "split-digits"),
+        ("t", 0, "rotated-digits"),
+        ("u", 0, None),
+    ]
+    store.compact("s")
+    assert ask(store, "SELECT sweep, number, benchmark FROM trials ORDER BY ALL") == of_trials
+
+
+def test_trials_of_two_benchmarks_may_have_one_number(store: Store):
+    both = [trial(0, benchmark=name) for name in ("rotated-digits", "permuted-digits")]
+    store.commit("s", "a", {"trials": both})
+    store.commit("s", "b", {"trials": both[:1]})
+    found = ask(store, "SELECT benchmark, number, attempt FROM trials ORDER BY 1")
+    assert found == [("permuted-digits", 0, "a"), ("rotated-digits", 0, "a")]
+    with pytest.raises(ValueError, match="two rows of trials"):
+        store.commit("s", "c", {"trials": [*both, both[0]]})
+
+
 @pytest.mark.parametrize("table", ["runs", "trials"])
 def test_a_newer_file_asks_for_an_upgrade(store: Store, table: str):
     store.commit("s", "a", {**cells("x"), "trials": [trial(0)]})

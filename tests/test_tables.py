@@ -17,6 +17,7 @@ from lmc_ray.tables import (
     barriers_sheets,
     compare,
     compare_sheets,
+    overview_sheets,
     pending,
     render,
 )
@@ -210,6 +211,25 @@ def test_each_sweep_has_its_own_table(store: Store):
         ((row,),) = accuracy_rows(database)
     assert row.accuracy
     assert (row.accuracy.mean, row.accuracy.std) == (0.3, None)
+
+
+def test_all_benchmarks_of_a_sweep_in_one_table(store: Store):
+    more = [
+        run("p1", 101, benchmark="permuted-digits", average_accuracy=0.75, forgetting=0.125),
+        run("p2", 101, benchmark="permuted-digits", method="ewc", average_accuracy=0.5),
+    ]
+    store.commit("first", "permuted", {"runs": more})
+    store.commit("second", "x", {"runs": [run("m101", 101, average_accuracy=0.3)]})
+    with store.database() as database:
+        (sheet,) = overview_sheets(database)
+    assert sheet.title == "all benchmarks, test split, sweep first"
+    assert sheet.columns == ["method", "permuted-digits\n2 tasks", "rotated-digits\n2 tasks"]
+    assert sheet.rows == [
+        ["EWC", "50.0", "n/a"],
+        ["Stable SGD", "n/a", "60.0 ± 10.00 / 20.0 ± 10.0"],
+        ["MC-SGD", "75.0 / 12.5", "84.0 ± 5.29 / 20.0 ± 10.0"],
+        ["multitask", "n/a", "92.0 ± 1.00"],
+    ]
 
 
 def test_barriers_by_hand(store: Store):

@@ -20,6 +20,7 @@ from lmc_ray.sweep.trainable import StackTrainable, Workplace, benchmark_at, sto
 
 TASKS = 3
 CHANCE = 0.1
+CHANCES = {"rotated-digits": CHANCE}
 TABLES = ("runs", "accuracies", "paths", "barriers")
 # What may differ between two runs of one cell, and nothing else may.
 FREE = {"sweep", "attempt", "wall_seconds", "started_at", "finished_at"}
@@ -67,7 +68,7 @@ def block(
 
 
 def workplace(root: Path, name: str = "sweep") -> Workplace:
-    return Workplace(name, str(root), None, "rotated-digits")
+    return Workplace(name, str(root), None, {"rotated-digits": "rotated-digits"})
 
 
 def config(root: Path, what: Block) -> dict[str, Any]:
@@ -291,8 +292,8 @@ def test_stored_outcomes_are_the_told_ones_to_the_bit(
 ) -> None:
     found = whole(name)
     assert set(found.outcomes) == {cell.id for cell in found.block.cells}
-    assert stored_outcomes(Store(str(found.root)), "sweep", CHANCE) == found.outcomes
-    assert stored_outcomes(Store(str(found.root)), "another", CHANCE) == {}
+    assert stored_outcomes(Store(str(found.root)), "sweep", CHANCES) == found.outcomes
+    assert stored_outcomes(Store(str(found.root)), "another", CHANCES) == {}
 
 
 def test_the_rows_of_a_whole_block(whole: Callable[[str], Whole]) -> None:
@@ -419,7 +420,7 @@ def test_pruning_commits_what_was_learned(tmp_path: Path, place: Place) -> None:
     told = dict(result["outcomes"])
     assert {outcome.status for outcome in told.values()} == {"pruned"}
     assert {len(outcome.curve) for outcome in told.values()} == {2}
-    assert stored_outcomes(Store(str(tmp_path)), "sweep", CHANCE) == told
+    assert stored_outcomes(Store(str(tmp_path)), "sweep", CHANCES) == told
     found = rows(tmp_path)
     for row in found["runs"]:
         assert row["status"] == "pruned"
@@ -603,10 +604,12 @@ def test_every_method_trains_on_split_tasks(tmp_path: Path, method: str) -> None
     )
     what = block(place, method, {"batch_size": 8, "learning_rate": 0.1}, confirm=True)
     plant_flag(str(tmp_path))
-    source = Workplace("sweep", str(tmp_path), None, "split-digits")
+    source = Workplace("sweep", str(tmp_path), None, {"split-digits": "split-digits"})
     trainable = StackTrainable(config={"pack": Pack((what,)), "workplace": source})
     result = finish(trainable)
     outcome = dict(result["outcomes"])[what.cells[0].id]
     assert outcome.status == "finished"
     assert outcome.curve[0 if method != "multitask" else -1] > 0.7  # chance is a half
-    assert stored_outcomes(Store(str(tmp_path)), "sweep", 0.5) == dict(result["outcomes"])
+    assert stored_outcomes(Store(str(tmp_path)), "sweep", {"split-digits": 0.5}) == dict(
+        result["outcomes"]
+    )

@@ -5,7 +5,7 @@ from statistics import fmean
 from typing import Any
 
 import pytest
-from results import accuracies, barrier, cells, measured, path, run
+from results import accuracies, barrier, cells, measured, path, run, trial
 
 from lmc_ray.statistics import holm, paired, summarise
 from lmc_ray.store import Store
@@ -121,6 +121,23 @@ def test_shares_belong_to_the_cell_they_start_from(tmp_path: Path) -> None:
     store.commit("s", "a", {**rows, "runs": [*rows["runs"], *told], "spectra": [spectrum, *more]})
     found = ask(store, "SELECT cell_id, directions, sequential, multitask FROM subspace_shares")
     assert found == [("x", 2, pytest.approx(0.72), pytest.approx(0.02))], "the finer one, once"
+
+
+def test_the_best_trials_of_each_benchmark(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    found = [
+        trial(number, benchmark=benchmark, values=[value])
+        for benchmark, values in (("rotated", (0.5, 0.7, 0.6)), ("permuted", (0.9, 0.2)))
+        for number, value in enumerate(values)
+    ]
+    store.commit("s", "a", {"trials": found})
+    assert ask(store, "SELECT benchmark, study, place, number, accuracy FROM best_trials") == [
+        ("permuted", "mcsgd", 1, 0, 0.9),
+        ("permuted", "mcsgd", 2, 1, 0.2),
+        ("rotated", "mcsgd", 1, 1, 0.7),
+        ("rotated", "mcsgd", 2, 2, 0.6),
+        ("rotated", "mcsgd", 3, 0, 0.5),
+    ]
 
 
 def test_contrasts_within_seeds(store: Store) -> None:

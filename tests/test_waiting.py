@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from ray.tune.search import Searcher
-from simulation import CHANCE, study
+from simulation import CHANCES, study
 from test_conductor import Sweep, commit, end_of
 
 from lmc_ray.errors import UserError
@@ -19,7 +19,7 @@ from lmc_ray.sweep.packs import Packing
 from lmc_ray.sweep.study import StudyRun
 from lmc_ray.sweep.trainable import Workplace
 
-IMPATIENT = Workplace("sweep", "", None, "rotated-digits", patience=0.0)
+IMPATIENT = Workplace("sweep", "", None, {"rotated-digits": "rotated-digits"}, patience=0.0)
 
 
 @pytest.fixture
@@ -88,8 +88,8 @@ def conductor(sweep: Sweep) -> Conductor:
     """The driver of a sweep, without patience."""
     studies = [StudyRun(each, sweep.protocol, sweep.stack) for each in sweep.studies]
     place = replace(IMPATIENT, results=str(sweep.root))
-    packing = Packing(sweep.stack)
-    return Conductor(studies, sweep.store, place, CHANCE, packing, lambda ran: None)
+    packings = {sweep.protocol.place.benchmark: Packing(sweep.stack)}
+    return Conductor(studies, sweep.store, place, CHANCES, packings, lambda ran: None)
 
 
 def work(driver: Conductor, sweep: Sweep, blocks: int) -> int:

@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 _SQL = """
-SELECT study, number, generation, state, params, coalesce(value, "values"[1]) AS accuracy,
+SELECT benchmark, study, number, generation, state, params,
+    coalesce(value, "values"[1]) AS accuracy,
     CASE WHEN len("values") > 1 THEN "values"[2]
         ELSE TRY_CAST(params ->> '$.memory_per_class' AS DOUBLE) END AS memory,
     len("values") > 1 AS pareto, pruned_at_task
-FROM trials WHERE sweep = {sweep}
-ORDER BY study, number
+FROM tried WHERE sweep = {sweep}
+ORDER BY benchmark, study, number
 """
 
 _STATES = {
@@ -39,11 +40,13 @@ _SEED = 0  # of the importance: the same rows give the same report
 def search(database: "duckdb.DuckDBPyConnection", sweep: str) -> Section | None:
     """History, importances and Pareto fronts of a sweep's studies."""
     sql = _SQL.format(sweep=literal(sweep)).strip()
+    rows = ask(database, sql)
+    several = len({row["benchmark"] for row in rows}) > 1
     studies: dict[str, list[Row]] = {}
-    for row in ask(database, sql):
+    for row in rows:
         row["params"] = json.loads(row["params"] or "{}")
         if row["accuracy"] is not None and isfinite(row["accuracy"]):
-            studies.setdefault(row["study"] or "", []).append(row)
+            studies.setdefault(_title(row, several), []).append(row)
     if not studies:
         return None
     exhibits = [_history(studies, sql), _importances(studies, sql), _fronts(studies, sql)]
@@ -52,8 +55,8 @@ def search(database: "duckdb.DuckDBPyConnection", sweep: str) -> Section | None:
 
 def _history(studies: Mapping[str, Sequence[Row]], sql: str) -> Exhibit:
     panels = [
-        Lines(_title(study), "trial", "accuracy on validation, %", _tried(rows))
-        for study, rows in studies.items()
+        Lines(title, "trial", "accuracy on validation, %", _tried(rows))
+        for title, rows in studies.items()
     ]
     return Exhibit(
         name="history",
@@ -95,13 +98,13 @@ def _tried(rows: Sequence[Row]) -> list[Curve]:
 def _importances(studies: Mapping[str, Sequence[Row]], sql: str) -> Exhibit | None:
     panels = [
         Intervals(
-            _title(study),
+            title,
             "share of the variance explained",
             list(shares),
             [Style(0)] * len(shares),
             [_single(share) for share in shares.values()],
         )
-        for study, rows in studies.items()
+        for title, rows in studies.items()
         if (shares := importances(rows))
     ]
     if not panels:
@@ -164,8 +167,8 @@ def _space(tried: Sequence[Mapping[str, Any]]) -> dict[str, "BaseDistribution"]:
 
 def _fronts(studies: Mapping[str, Sequence[Row]], sql: str) -> Exhibit | None:
     panels = [
-        Lines(_title(study), "memory, examples per class and task", "accuracy on validation, %", c)
-        for study, rows in studies.items()
+        Lines(title, "memory, examples per class and task", "accuracy on validation, %", c)
+        for title, rows in studies.items()
         if (c := _front(rows))
     ]
     if not panels:
@@ -206,8 +209,11 @@ def _front(rows: Sequence[Row]) -> list[Curve]:
     ]
 
 
-def _title(study: str) -> str:
-    return METHODS.get(study, study)
+def _title(row: Row, several: bool) -> str:
+    """What people call the study of a trial; with its benchmark where the sweep has several."""
+    study = row["study"] or ""
+    title = METHODS.get(study, study)
+    return f"{title} on {row['benchmark']}" if several else title
 
 
 def _single(value: float) -> Summary:

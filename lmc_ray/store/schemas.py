@@ -4,7 +4,8 @@ Columns are only ever added, and each addition raises `SCHEMA_VERSION`: an older
 nulls in the new columns, a newer file is refused with the advice to upgrade. Version 2 has the
 columns of version 1; its roots may be compacted, which a reader of version 1 would not see through.
 Version 3 adds kept minima and what is measured between them. The table
-`speeds` came later: code of version 3 without it does not look at it.
+`speeds` came later: code of version 3 without it does not look at it. Version 4 gives trials their
+benchmark: a sweep may have several.
 Fractions (accuracy, error, forgetting) lie in [0, 1]; tasks count from 1; times are UTC.
 """
 
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 VERSION_KEY = b"lmc_ray.schema_version"
 
 TEXT = pa.string()
@@ -288,6 +289,7 @@ TABLES: Mapping[str, Table] = {
         _schema(
             _column("sweep", TEXT),
             _ATTEMPT,
+            _column("benchmark", TEXT, "null in old files: the sweep's only one; see `tried`"),
             _column("study", TEXT),
             _column("number", INT),
             _column("generation", INT, "proposed together with the others of that number"),
@@ -298,7 +300,7 @@ TABLES: Mapping[str, Table] = {
             _column("pruned_at_task", INT),
             _column("cells", pa.list_(TEXT), "its cells, one per seed"),
         ),
-        ("study", "number"),
+        ("benchmark", "study", "number"),
     ),
     "nights": Table(
         "one method on one benchmark in one night, beside the nights before",

@@ -147,13 +147,25 @@ VIEWS: Mapping[str, View] = {
         FROM similarities GROUP BY ALL ORDER BY ALL
         """,
     ),
+    "tried": View(
+        "one trial of a search, with the benchmark that files before version 4 leave out",
+        """
+        WITH old AS (SELECT sweep, unnest(cells) AS cell_id FROM trials WHERE benchmark IS NULL),
+        sweeps AS (
+            SELECT sweep, any_value(r.benchmark) AS benchmark
+            FROM old JOIN runs r USING (sweep, cell_id) GROUP BY sweep
+        )
+        SELECT t.* REPLACE (coalesce(t.benchmark, sweeps.benchmark) AS benchmark)
+        FROM trials t LEFT JOIN sweeps USING (sweep)
+        """,
+    ),
     "best_trials": View(
         "the trials of a search that came to their end, the best of each study first",
         """
-        SELECT sweep, study, row_number() OVER (
-                PARTITION BY sweep, study ORDER BY values[1] DESC, number) AS place,
+        SELECT sweep, benchmark, study, row_number() OVER (
+                PARTITION BY sweep, benchmark, study ORDER BY values[1] DESC, number) AS place,
             number, values[1] AS accuracy, values[2] AS memory, params
-        FROM trials WHERE state = 'complete' ORDER BY sweep, study, place
+        FROM tried WHERE state = 'complete' ORDER BY sweep, benchmark, study, place
         """,
     ),
 }

@@ -21,8 +21,8 @@ from lmc_ray.sweep.packs import Packing
 from lmc_ray.sweep.study import StudyRun
 from lmc_ray.sweep.trainable import Workplace, stored_outcomes
 
-Key = tuple[str, int | None]
-"""A study's method and a number of its trials."""
+Key = tuple[str, str, int | None]
+"""A study's benchmark and method, and a number of its trials."""
 
 _EVENTS = {"finished": "committed", "pruned": "pruned", "diverged": "diverged"}
 
@@ -34,10 +34,11 @@ class Conductor(Searcher):
         studies: in order of preference when several have something to run.
         store: the results root.
         workplace: goes to every worker.
-        chance: accuracy of guessing, for diverged cells.
-        packing: how blocks share stacks.
+        chances: accuracy of guessing, for diverged cells, by benchmark.
+        packings: how blocks share stacks, by benchmark.
         changed: called whenever a block has ended; True if it has run just now.
         hindered: called with the reason whenever a commit has to wait.
+        several: whether the sweep may hold other benchmarks than these studies'.
     """
 
     def __init__(
@@ -45,10 +46,12 @@ class Conductor(Searcher):
         studies: Sequence[StudyRun],
         store: Store,
         workplace: Workplace,
-        chance: float,
-        packing: Packing,
+        chances: Mapping[str, float],
+        packings: Mapping[str, Packing],
         changed: Callable[[bool], None],
         hindered: Callable[[str], None] = lambda reason: None,
+        *,
+        several: bool = False,
     ) -> None:
         super().__init__(metric="accuracy", mode="max")
         self.studies = studies
@@ -56,9 +59,10 @@ class Conductor(Searcher):
         self.workplace = workplace
         self.changed = changed
         self.hindered = hindered
-        self.ledger = stored_outcomes(store, workplace.sweep, chance)
-        self.chance = chance
-        self.packing = packing
+        self.ledger = stored_outcomes(store, workplace.sweep, chances)
+        self.chances = chances
+        self.packings = packings
+        self.several = several
         self.ready: deque[tuple[StudyRun, list[Block]]] = deque()
         """Packs to run, in the order in which the studies gave them out; their blocks are whole."""
         self.running: dict[str, tuple[StudyRun, list[Block]]] = {}
@@ -169,7 +173,7 @@ class Conductor(Searcher):
         Raises:
             UserError: the sweep's cells are not of these studies.
         """
-        sweep, studies = self.workplace.sweep, {run.study.method: run for run in self.studies}
+        sweep, studies = self.workplace.sweep, {study.key: study for study in self.studies}
         with self.store.database() as database:
             elsewhere = """
                 SELECT cell_id, sweep FROM runs WHERE sweep <> ? AND status <> 'pruned'
@@ -177,27 +181,49 @@ class Conductor(Searcher):
             """
             for cell, other in database.execute(elsewhere, [sweep]).fetchall():
                 self._elsewhere.setdefault(cell, other)
-            cells = "SELECT study, trial, config FROM runs WHERE sweep = ? ORDER BY cell_id"
-            for name, trial, config in database.execute(cells, [sweep]).fetchall():
-                if name in studies:
+            cells = """
+                SELECT benchmark, study, trial, config FROM runs WHERE sweep = ? ORDER BY cell_id
+            """
+            for benchmark, name, trial, config in database.execute(cells, [sweep]).fetchall():
+                if study := self._study_of(benchmark, name):
                     values = json.loads(config)
-                    if difference := studies[name].difference(values):
+                    if difference := study.difference(values):
                         raise self._other_sweep(f"{name}: {difference}")
                     if trial is not None:
-                        self._known[name, trial] = {n: values[n] for n in studies[name].space}
+                        params = {n: values[n] for n in study.space}
+                        self._known[benchmark, name, trial] = params
             trials = """
-                SELECT study, number, generation, params, state, cells FROM trials WHERE sweep = ?
+                SELECT coalesce(benchmark, $1), study, number, generation, params, state, cells
+                FROM tried WHERE sweep = $2
             """
-            for name, trial, generation, params, state, ids in database.execute(
-                trials, [sweep]
-            ).fetchall():
-                if name in studies and studies[name].generation(trial) != generation:
+            rows = database.execute(trials, [self._only_benchmark, sweep]).fetchall()
+            for benchmark, name, trial, generation, params, state, ids in rows:
+                study = self._study_of(benchmark, name)
+                if study and study.generation(trial) != generation:
                     raise self._other_sweep(f"{name}: trials proposed together")
-                self._known[name, trial] = json.loads(params)
-                self._written[name, trial] = state, ids
-        for (name, trial), params in self._known.items():
-            if name in studies and studies[name].protocol.asynchronous:
-                studies[name].repeat[trial] = params
+                self._known[benchmark, name, trial] = json.loads(params)
+                self._written[benchmark, name, trial] = state, ids
+        for (benchmark, name, trial), params in self._known.items():
+            study = studies.get((benchmark, name))
+            if study and study.protocol.asynchronous:
+                study.repeat[trial] = params
+
+    @property
+    def _only_benchmark(self) -> str | None:
+        """Meant where an old file names none and every cell of its trials has failed."""
+        benchmarks = {benchmark for benchmark, _ in (study.key for study in self.studies)}
+        return benchmarks.pop() if len(benchmarks) == 1 else None
+
+    def _study_of(self, benchmark: str, name: str) -> StudyRun | None:
+        """The study that a stored cell belongs to, if it is among these.
+
+        Where the sweep has one benchmark, a cell on another is the study's all the same: it gives
+        the other sweep away.
+        """
+        for study in self.studies:
+            if study.key == (benchmark, name) or (not self.several and study.study.method == name):
+                return study
+        return None
 
     def _missing(self, block: Block) -> Block:
         """The part of a block that the ledger lacks."""
@@ -233,7 +259,7 @@ class Conductor(Searcher):
                     else:
                         waiting.append(block)
                 for blocks in together.values():
-                    for pack in self.packing.packs(blocks):
+                    for pack in self._packing(study).packs(blocks):
                         if missing := [block for block in pack if block in waiting]:
                             self.ready.append((study, missing))
 
@@ -242,7 +268,10 @@ class Conductor(Searcher):
         if not study.protocol.asynchronous:
             return False
         replicas = sum(len(block.cells) for block in waiting)
-        return bool(self.ready) or replicas >= self.packing.replicas
+        return bool(self.ready) or replicas >= self._packing(study).replicas
+
+    def _packing(self, study: StudyRun) -> Packing:
+        return self.packings[study.protocol.place.benchmark]
 
     def _tell(self, study: StudyRun, block: Block, *, ran: bool) -> None:
         study.tell(block, {cell.id: self.ledger[cell.id] for cell in block.cells})
@@ -253,7 +282,7 @@ class Conductor(Searcher):
         """Whether the ledger has another proposal under this number: another sweep's name."""
         if block.trial is None or study.stage != "search":
             return False
-        key = study.study.method, block.trial
+        key = *study.key, block.trial
         params = study.proposals[block.trial].params
         _, cells = self._written.get(key, ("", [cell.id for cell in block.cells]))
         same = [cell.id for cell in block.cells] == cells
@@ -267,7 +296,7 @@ class Conductor(Searcher):
 
     def _failed_before(self, study: StudyRun, block: Block) -> bool:
         """Whether this trial is known to have failed: later ones may have been proposed on that."""
-        state, _ = self._written.get((study.study.method, block.trial), ("", []))
+        state, _ = self._written.get((*study.key, block.trial), ("", []))
         return study.stage == "search" and state == "failed"
 
     def _reuse(self, block: Block) -> None:
@@ -279,7 +308,7 @@ class Conductor(Searcher):
             if cell.id in self._elsewhere and cell.id not in self.ledger:
                 other = self._elsewhere[cell.id]
                 if other not in self._outcomes:
-                    self._outcomes[other] = stored_outcomes(self.store, other, self.chance)
+                    self._outcomes[other] = stored_outcomes(self.store, other, self.chances)
                 self.ledger[cell.id] = self._outcomes[other][cell.id]
                 self.links[cell.id] = {"study": block.study, "trial": block.trial}
                 tell_block("taken over", block, f"from sweep {other}", [cell.id])
@@ -317,13 +346,12 @@ class Conductor(Searcher):
             numbers = range(start, min(start + size, study.trials))
             if len(study.proposals) < numbers.stop:
                 return
-            new = [n for n in numbers if (study.study.method, n) not in self._written]
+            new = [n for n in numbers if (*study.key, n) not in self._written]
             rows = [row for number in new if (row := _trial_row(study, number))]
             if new and len(rows) == len(new):
                 self.store.commit(self.workplace.sweep, uuid.uuid4().hex, {"trials": rows})
                 self._written |= {
-                    (study.study.method, row["number"]): (row["state"], row["cells"])
-                    for row in rows
+                    (*study.key, row["number"]): (row["state"], row["cells"]) for row in rows
                 }
 
 
@@ -364,8 +392,10 @@ def _trial_row(study: StudyRun, number: int) -> dict[str, Any] | None:
     trial = proposal.trial
     if trial is None:
         return None
+    benchmark, method = study.key
     return {
-        "study": study.study.method,
+        "benchmark": benchmark,
+        "study": method,
         "number": number,
         "generation": study.generation(number),
         "state": trial.state,

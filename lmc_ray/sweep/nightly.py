@@ -18,8 +18,8 @@ from lmc_ray.store import Store, check_sweep_name
 from lmc_ray.sweep.cluster import connect
 from lmc_ray.sweep.night import History, NightRun, Rule
 from lmc_ray.sweep.pinned import Pinned, confirmed_best, read_pinned
+from lmc_ray.sweep.place import machine_for
 from lmc_ray.sweep.runner import run_sweep
-from lmc_ray.sweep.script import machine_for
 from lmc_ray.sweep.trainable import Workplace
 from lmc_ray.tables import night_sheet, render
 
@@ -143,16 +143,16 @@ def main(
                     sweep=nightly,
                     results=results if "://" in results else str(Path(results).resolve()),
                     data=str(Path(data).expanduser().resolve()) if data else None,
-                    source=place.source,
+                    sources={place.place.benchmark: place.source},
                 )
                 whole = False
                 try:
                     whole = run_sweep(
                         group,
-                        place.benchmark,
+                        [place.benchmark],
                         store,
                         workplace,
-                        machines[place.key],
+                        {place.place.benchmark: machines[place.key]},
                         resources,
                         console,
                     )

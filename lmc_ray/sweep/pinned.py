@@ -12,7 +12,7 @@ from lmc_ray.errors import UserError, unknown
 from lmc_ray.learners import METHODS, hyperparameters
 from lmc_ray.learners.hyperparameters import SGD
 from lmc_ray.sweep.cells import Cell, Place, configuration
-from lmc_ray.sweep.script import from_anywhere, open_place
+from lmc_ray.sweep.place import open_place
 from lmc_ray.tables.groups import Group, confirmed
 
 if TYPE_CHECKING:
@@ -175,14 +175,14 @@ def _from_entry(entry: Any, data: str | None) -> Pinned:
             raise unknown("key", name, [*_KEYS, *known])
     values = {name: value for name, value in entry.items() if name in known}
     angle = float(entry["angle"]) if "angle" in entry else None
-    place, benchmark = open_place(source, entry.get("tasks"), data, angle, entry.get("network"))
+    opened = open_place(source, entry.get("tasks"), data, angle, entry.get("network"))
     epochs = {"epochs": defaults(source, data=data).epochs}
     return Pinned(
         method=method,
-        place=place,
+        place=opened.place,
         hyperparameters=hyperparameters(method, epochs | values),
-        benchmark=benchmark,
-        source=from_anywhere(source),
+        benchmark=opened.benchmark,
+        source=opened.source,
     )
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from ray.tune import (
     Callback,
     CheckpointConfig,
     FailureConfig,
+    PlacementGroupFactory,
     RunConfig,
     Stopper,
     TuneConfig,
@@ -24,7 +25,6 @@ from rich.console import Console
 
 from lmc_ray.benchmarks import Benchmark
 from lmc_ray.errors import UserError
-from lmc_ray.learners import METHODS
 from lmc_ray.store import Store
 from lmc_ray.sweep.backoff import patience
 from lmc_ray.sweep.cells import Block, Pack
@@ -35,7 +35,7 @@ from lmc_ray.sweep.conductor import Conductor
 from lmc_ray.sweep.events import open_log, tell, tell_block
 from lmc_ray.sweep.packs import Packing
 from lmc_ray.sweep.progress import Progress
-from lmc_ray.sweep.study import Protocol, Study, StudyRun
+from lmc_ray.sweep.study import Protocol, Study, StudyRun, titles
 from lmc_ray.sweep.trainable import StackTrainable, Workplace
 from lmc_ray.training import chance_accuracy
 
@@ -52,23 +52,42 @@ class Machine:
     packing: Packing
 
 
-def sweep_name(script: str, benchmark: str, studies: Sequence[Study], protocol: Protocol) -> str:
-    """A name that follows from the spec: the same command goes on, another one starts anew."""
-    spec = repr(([asdict(study) for study in studies], asdict(protocol)))
-    readable = re.sub(r"[^A-Za-z0-9._-]", "-", f"{script}-{benchmark}").lstrip(".-")[:80]
+def sweep_name(script: str, parts: Sequence[tuple[Protocol, Sequence[Study]]]) -> str:
+    """A name that follows from the spec: the same command goes on, another one starts anew.
+
+    Args:
+        script: its name.
+        parts: how what is run, by benchmark.
+    """
+    specs = [([asdict(each) for each in studies], asdict(protocol)) for protocol, studies in parts]
+    spec = repr(specs[0] if len(specs) == 1 else specs)
+    where = "-".join(protocol.place.benchmark for protocol, _ in parts)
+    readable = re.sub(r"[^A-Za-z0-9._-]", "-", f"{script}-{where}").lstrip(".-")[:80]
     return f"{readable}-{hashlib.sha256(spec.encode()).hexdigest()[:6]}"
 
 
 def run_sweep(
     studies: Sequence[StudyRun],
-    benchmark: Benchmark,
+    benchmarks: Sequence[Benchmark],
     store: Store,
     workplace: Workplace,
-    machine: Machine,
+    machines: Mapping[str, Machine],
     resources: Resources,
     console: Console,
+    *,
+    several: bool = False,
 ) -> bool:
     """Run what the ledger lacks; False if interrupted (Ctrl-C). What is committed stays.
+
+    Args:
+        studies: what to run.
+        benchmarks: what they run on.
+        store: the results root.
+        workplace: goes to every worker.
+        machines: what a block takes, by its benchmark's name.
+        resources: the cluster.
+        console: for people.
+        several: whether the sweep may hold other benchmarks too.
 
     Raises:
         UserError: the name belongs to another sweep or is at work already, a node does not see the
@@ -84,7 +103,16 @@ def run_sweep(
     try:
         claim = claimed(workplace.sweep, workplace.results) if resources.joined else nullcontext()
         with claim:
-            whole = _run(studies, benchmark, store, workplace, machine, resources, console)
+            whole = _run(
+                studies,
+                benchmarks,
+                store,
+                workplace,
+                machines,
+                resources,
+                console,
+                several=several,
+            )
     except (UserError, RuntimeError) as problem:
         tell("sweep", f"{workplace.sweep} stopped: {problem}")
         raise
@@ -94,12 +122,14 @@ def run_sweep(
 
 def _run(
     studies: Sequence[StudyRun],
-    benchmark: Benchmark,
+    benchmarks: Sequence[Benchmark],
     store: Store,
     workplace: Workplace,
-    machine: Machine,
+    machines: Mapping[str, Machine],
     resources: Resources,
     console: Console,
+    *,
+    several: bool,
 ) -> bool:
     """As `run_sweep`, for the only driver of the sweep."""
     if resources.nodes > 1 and "://" not in store.root:
@@ -110,17 +140,23 @@ def _run(
         def changed(ran: bool) -> None:
             if ran:
                 progress.ran()
-            best = {METHODS[s.study.method].title: s.best for s in studies}
+            best = dict(zip(titles(studies), (study.best for study in studies), strict=True))
             total = sum(study.total_blocks for study in studies)
             known = {title: value for title, value in best.items() if value is not None}
             progress.show(conductor.done, total, known)
 
-        chance = chance_accuracy(benchmark)
         conductor = Conductor(
-            studies, store, workplace, chance, machine.packing, changed, progress.hindered
+            studies,
+            store,
+            workplace,
+            {benchmark.name: chance_accuracy(benchmark) for benchmark in benchmarks},
+            {name: machine.packing for name, machine in machines.items()},
+            changed,
+            progress.hindered,
+            several=several,
         )
         conductor.start()
-        problem = _tune(conductor, workplace, machine)
+        problem = _tune(conductor, workplace, machines)
     if conductor.problem:
         raise conductor.problem
     if conductor.failed:
@@ -130,14 +166,22 @@ def _run(
     return conductor.finished
 
 
-def _tune(conductor: Conductor, workplace: Workplace, machine: Machine) -> BaseException | None:
+def _tune(
+    conductor: Conductor, workplace: Workplace, machines: Mapping[str, Machine]
+) -> BaseException | None:
     """Let Tune work through the conductor's packs; the first error of a pack, if any."""
     # Tune would put credentials into its actors' runtime environment, and Ray writes that to its
     # logs. Workers have those of their node.
     ENV_VARS_TO_PROPAGATE.difference_update(
         [name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")]
     )
-    resources = {"cpu": workplace.threads, "gpu": machine.gpus_per_trial}
+    shares = {name: machine.gpus_per_trial for name, machine in machines.items()}
+
+    def resources(config: Mapping[str, Any]) -> PlacementGroupFactory:
+        """Of a pack: packs of two benchmarks may take different shares of a GPU."""
+        share = shares[config["pack"].cells[0].place.benchmark]
+        return PlacementGroupFactory([{"CPU": workplace.threads, "GPU": share}])
+
     # Tune keeps its state in a folder that nobody needs: the ledger and our checkpoints are ours.
     with TemporaryDirectory(prefix="lmc-ray-", ignore_cleanup_errors=True) as scratch:
         tuner = Tuner(
@@ -145,7 +189,8 @@ def _tune(conductor: Conductor, workplace: Workplace, machine: Machine) -> BaseE
             tune_config=TuneConfig(
                 search_alg=conductor,
                 num_samples=-1,  # until the conductor is finished
-                max_concurrent_trials=machine.max_concurrent,
+                # Of those that take more, Ray starts as many as fit.
+                max_concurrent_trials=max(each.max_concurrent for each in machines.values()),
                 reuse_actors=True,
                 trial_name_creator=_trial_name,
                 trial_dirname_creator=lambda trial: trial.trial_id,

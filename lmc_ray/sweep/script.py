@@ -2,57 +2,65 @@
 
 import inspect
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from lmc_ray.benchmarks import Benchmark, defaults, load
 from lmc_ray.command import INTERRUPTED, run
-from lmc_ray.errors import UserError, unknown
-from lmc_ray.learners import METHODS
-from lmc_ray.learners.presets import preset as preset_values
-from lmc_ray.models import build
+from lmc_ray.errors import UserError
 from lmc_ray.report import write_report
 from lmc_ray.store import Store, check_sweep_name
 from lmc_ray.sweep.analyses import KINDS, SMOKE, Connectivity, check_paths, kinds_of, plan
 from lmc_ray.sweep.analyst import run_analyses
-from lmc_ray.sweep.cells import Place
-from lmc_ray.sweep.cluster import Resources, connect
+from lmc_ray.sweep.cluster import connect
 from lmc_ray.sweep.keeping import room, tasks_to_keep
-from lmc_ray.sweep.packs import Packing
-from lmc_ray.sweep.runner import Machine, run_sweep, sweep_name
-from lmc_ray.sweep.space import Range, parse
-from lmc_ray.sweep.study import Protocol, Study, StudyRun, check_methods
+from lmc_ray.sweep.place import Opened, machine_for, open_place
+from lmc_ray.sweep.runner import run_sweep, sweep_name
+from lmc_ray.sweep.space import parse
+from lmc_ray.sweep.study import Protocol, Study, StudyRun, titles
 from lmc_ray.sweep.trainable import Workplace
-from lmc_ray.sweep.tuned import tuned
-from lmc_ray.tables import accuracy_sheets, barriers_sheets, contrast_sheets, render
+from lmc_ray.sweep.wishes import (
+    DEFAULT_BENCHMARK,
+    Wishes,
+    as_wished,
+    benchmarks_of,
+    check_memory,
+)
+from lmc_ray.tables import (
+    accuracy_sheets,
+    barriers_sheets,
+    contrast_sheets,
+    overview_sheets,
+    render,
+)
 
-DEFAULT_BENCHMARK = "rotated-digits"
-PARETO_MEMORY = Range(1, 10)
-"""What a Pareto search tries for memory_per_class, unless the script or --set gives a range."""
+Studies = Sequence[Study] | Callable[[str], Sequence[Study]]
+"""Of a sweep script: the same on every benchmark, or by the benchmark's name."""
 
 
 @dataclass(frozen=True)
-class _Wishes:
-    """What the command line says about the studies."""
+class _Course:
+    """One benchmark of a sweep: what is run on it, and how."""
 
-    benchmark: str
-    data: str | None
-    settings: dict[str, Any]
-    preset: str | None
-    pareto: bool
-    confirm_only: bool
+    opened: Opened
+    studies: list[Study]
+    protocol: Protocol
+
+    def runs(self, stack: int) -> list[StudyRun]:
+        """Its studies, checked; see `StudyRun`."""
+        return [StudyRun(study, self.protocol, stack) for study in self.studies]
 
 
 def main(
-    studies: Sequence[Study],
+    studies: Studies,
     *,
+    benchmarks: Sequence[str] = (),
     trials: int = 20,
     seeds: int = 5,
     keep_minima: str | None = None,
@@ -65,6 +73,8 @@ def main(
 
     Args:
         studies: what to search and confirm, one a method.
+        benchmarks: what the script is for, all in one sweep, where the user says where the images
+            are and not which benchmarks; empty: one benchmark, whichever.
         trials: default of --trials.
         seeds: default of --seeds.
         keep_minima: default of --keep-minima.
@@ -74,6 +84,8 @@ def main(
     script, text = Path(caller["__file__"]).stem, caller["__doc__"]
     default_trials, default_seeds, default_keep = trials, seeds, keep_minima
     hide = connectivity is None
+    several = bool(benchmarks)
+    declared = f"with --data {', '.join(benchmarks)}, else " if several else ""
 
     def command(
         name: Annotated[
@@ -81,8 +93,12 @@ def main(
             typer.Option(help="The sweep's name; a sweep of that name goes on where it was."),
         ] = None,
         benchmark: Annotated[
-            str, typer.Option(envvar="LMC_BENCHMARK", help="As `lmc-ray benchmarks` lists them.")
-        ] = DEFAULT_BENCHMARK,
+            list[str] | None,
+            typer.Option(
+                help=f"As `lmc-ray benchmarks` lists them{'; may be repeated' if several else ''}."
+                f" [env var: LMC_BENCHMARK; default: {declared}{DEFAULT_BENCHMARK}]"
+            ),
+        ] = None,
         tasks: Annotated[int | None, typer.Option(help="How many tasks.")] = None,
         trials: Annotated[
             int, typer.Option(help="Search trials for each searched method.")
@@ -171,31 +187,40 @@ def main(
         if pareto not in (None, "accuracy,memory"):
             raise UserError(f"--pareto {pareto}: write --pareto accuracy,memory")
         given = dict(parse(setting) for setting in settings or [])
-        wishes = _Wishes(benchmark, data, given, preset, pareto is not None, confirm_only)
-        chosen = _only(_adjusted(studies, wishes), method)
-        place, opened = open_place(benchmark, 2 if smoke else tasks, data, angle, network)
-        protocol = Protocol(
-            place=place,
-            trials=2 if smoke else trials,
-            seeds=1 if smoke else seeds,
-            generation=generation,
-            search_seeds=1 if smoke else 2,
-            rerank=0 if smoke else 5,
-            pareto=pareto is not None,
-            asynchronous=asynchronous,
+        wishes = Wishes(data, given, preset, pareto is not None, confirm_only, method)
+        names = benchmarks_of(benchmark, data, benchmarks)
+        chosen = as_wished({each: _studies_on(each, studies) for each in names}, wishes)
+        courses: list[_Course] = []
+        for each, wished in chosen.items():
+            opened = open_place(each, 2 if smoke else tasks, data, angle, network)
             # A smoke test has fewer tasks than those that are asked for.
-            keep_minima=tasks_to_keep("all" if smoke and keep_minima else keep_minima, place.tasks),
-        )
-        if connectivity is not None:
-            check_paths(path or (), protocol.keep_minima, place.tasks)
+            keep = "all" if smoke and keep_minima else keep_minima
+            protocol = Protocol(
+                place=opened.place,
+                trials=2 if smoke else trials,
+                seeds=1 if smoke else seeds,
+                generation=generation,
+                search_seeds=1 if smoke else 2,
+                rerank=0 if smoke else 5,
+                pareto=pareto is not None,
+                asynchronous=asynchronous,
+                keep_minima=tasks_to_keep(keep, opened.place.tasks),
+            )
+            if connectivity is not None:
+                check_paths(path or (), protocol.keep_minima, opened.place.tasks)
+            courses.append(_Course(opened, wished, protocol))
+        sources = {each.opened.place.benchmark: each.opened.source for each in courses}
+        if len(sources) < len(courses):
+            raise UserError(f"--benchmark {' and '.join(chosen)}: two of these have one name")
         sweep = name
         if sweep is None:
-            sweep = sweep_name(script, place.benchmark, chosen, protocol)
+            sweep = sweep_name(script, [(each.protocol, each.studies) for each in courses])
         check_sweep_name(sweep)
         store = Store(results)
-        for study in chosen:  # all that can be wrong, before anything is written or started
-            StudyRun(study, protocol, 1 if replicas is None else replicas)
-            _check_memory(study, opened)
+        for course in courses:  # all that can be wrong, before anything is written or started
+            course.runs(1 if replicas is None else replicas)
+            for study in course.studies:
+                check_memory(study, course.opened.benchmark)
         if max_concurrent is not None and max_concurrent < 1:
             raise UserError(f"--max-concurrent must be at least 1, got {max_concurrent}")
         if gpus_per_trial is not None and not 0 <= gpus_per_trial < inf:
@@ -206,26 +231,49 @@ def main(
         store.check_writable()
 
         resources = connect()
-        machine = machine_for(resources, place.network, gpus_per_trial, max_concurrent, replicas)
-        runs = [StudyRun(study, protocol, machine.packing.replicas) for study in chosen]
+        machines = {
+            place.benchmark: machine_for(
+                resources, place.network, gpus_per_trial, max_concurrent, replicas
+            )
+            for place in (course.opened.place for course in courses)
+        }
         console = Console(highlight=False)
-        console.out(f"sweep {sweep} on {place.benchmark}: {_intent(runs)}")
-        if protocol.keep_minima:
-            number, size = room(runs, opened)
+        runs: list[StudyRun] = []
+        rooms: list[tuple[int, int]] = []
+        for course in courses:
+            where = course.opened.place.benchmark
+            own = course.runs(machines[where].packing.replicas)
+            console.out(f"sweep {sweep} on {where}: {_intent(own)}")
+            if course.protocol.keep_minima:
+                rooms.append(room(own, course.opened.benchmark))
+            runs += own
+        if rooms:
+            number, size = map(sum, zip(*rooms, strict=True))
             console.out(f"minima to keep: at most {number}, {size / 1e6:,.1f} MB below {results}")
         workplace = Workplace(
             sweep=sweep,
             results=results if "://" in results else str(Path(results).resolve()),
             data=str(Path(data).expanduser().resolve()) if data else None,
-            source=from_anywhere(benchmark),
+            sources=sources,
         )
-        whole = run_sweep(runs, opened, store, workplace, machine, resources, console)
+        whole = run_sweep(
+            runs,
+            [course.opened.benchmark for course in courses],
+            store,
+            workplace,
+            machines,
+            resources,
+            console,
+            several=several,
+        )
         if whole and connectivity is not None:
             how = SMOKE if smoke else connectivity
             with store.database(sweep) as database:
                 planned = plan(database, sweep, how, kinds, path or ())
-            whole = run_analyses(planned, store, workplace, machine, console)
-        _report(console, store, sweep, results, measured=connectivity is not None)
+            largest = max(machines.values(), key=lambda machine: machine.gpus_per_trial)
+            whole = run_analyses(planned, store, workplace, largest, console)
+        measured = connectivity is not None
+        _report(console, store, sweep, results, measured=measured, several=several)
         for title in _unconfirmed(runs):
             print(
                 f"{title}: no trial came to its end (see trials), so none is confirmed: "
@@ -241,168 +289,32 @@ def main(
     run(app, script, sys.argv[1:])
 
 
-def _only(studies: Sequence[Study], methods: list[str] | None) -> list[Study]:
-    """The studies of these methods; None for all."""
-    names = [study.method for study in studies]
-    for method in methods or ():
-        if method not in names:
-            raise unknown("study", method, names)
-    return [study for study in studies if methods is None or study.method in methods]
-
-
-def _adjusted(studies: Sequence[Study], wishes: _Wishes) -> list[Study]:
-    """The script's studies as the command line wants them; a setting goes where its name fits."""
-    check_methods(studies)
-    if wishes.preset:  # refused by name even where the script has no MC-SGD to set
-        preset_values(wishes.preset, "rotated")
-    epochs = defaults(wishes.benchmark, data=wishes.data).epochs
-    family = wishes.benchmark.partition("-")[0]
-    fields = {s.method: METHODS[s.method].hyperparameters.__dataclass_fields__ for s in studies}
-    known = {name for each in fields.values() for name in each}
-    for setting in wishes.settings:
-        method, dot, name = setting.rpartition(".")
-        if dot and method not in fields:
-            raise unknown("study", method, fields)
-        if name not in (fields[method] if dot else known):
-            raise unknown("hyperparameter", name, fields[method] if dot else known)
-    adjusted: list[Study] = []
-    for study in sorted(studies, key=lambda study: study.control is not None):
-        space: dict[str, Any] = {"epochs": epochs, **_space(study, wishes, adjusted)}
-        if not study.pinned:
-            if wishes.preset and study.method == "mcsgd":
-                given = wishes.settings
-                often = given.get("mcsgd.epochs", given.get("epochs", epochs))
-                values = preset_values(wishes.preset, family)
-                if "first_task_epochs" in values and isinstance(often, int):
-                    values["first_task_epochs"] *= often  # the authors' two stand beside one a task
-                space |= values
-            if wishes.pareto and study.method == "mcsgd":
-                space["memory_per_class"] = _searched(space.get("memory_per_class"), PARETO_MEMORY)
-            own = fields[study.method]
-            space |= {name: value for name, value in wishes.settings.items() if name in own}
-        space |= {  # what names the method outweighs what does not
-            name.removeprefix(f"{study.method}."): value
-            for name, value in wishes.settings.items()
-            if name.startswith(f"{study.method}.")
-        }
-        adjusted.append(replace(study, space=space))
-    return sorted(adjusted, key=lambda each: list(fields).index(each.method))
-
-
-def _space(study: Study, wishes: _Wishes, others: Sequence[Study]) -> dict[str, Any]:
-    """A study's space before the command line's settings.
-
-    Raises:
-        UserError: --confirm-only where the package ships no configuration.
-    """
-    if study.control is not None:
-        like = next(other for other in others if other.method == study.control)
-        own = METHODS[study.method].hyperparameters.__dataclass_fields__
-        return {name: value for name, value in like.space.items() if name in own} | {**study.space}
-    if (study.tuned or wishes.confirm_only) and not study.pinned:
-        found = tuned(wishes.benchmark, study.method)
-        if found is not None:
-            return found
-        if wishes.confirm_only:
-            raise UserError(
-                f"no tuned configuration of {study.method} on {wishes.benchmark} ships with"
-                " lmc-ray: leave --confirm-only out, or choose with --method"
-            )
-    return dict(study.space)
-
-
-def from_anywhere(benchmark: str) -> str:
-    """The benchmark's name for workers, which run in other folders: a path in it made absolute."""
-    family, dash, word = benchmark.partition("-")
-    return f"{family}{dash}{Path(word).expanduser().resolve()}" if "/" in word else benchmark
-
-
-def _searched(value: Any, default: Range) -> Any:
-    return value if isinstance(value, Range | list) else default
-
-
-def open_place(
-    name: str, tasks: int | None, data: str | None, angle: float | None, network: str | None
-) -> tuple[Place, Benchmark]:
-    """A benchmark as the user asks for it, and what all cells on it share.
-
-    Raises:
-        UserError: an option that does not fit.
-    """
-    benchmark = load(name, tasks=tasks, data=data, angle=angle)
-    chosen = network or defaults(name, data=data).network
-    built = build(chosen, benchmark.image_shape, benchmark.classes)
-    place = Place(
-        benchmark=benchmark.name,
-        tasks=benchmark.tasks,
-        angle=benchmark.angle,
-        classes_per_task=benchmark.classes_per_task,
-        fingerprint=benchmark.fingerprint,
-        network=built.name,
-    )
-    return place, benchmark
-
-
-def _check_memory(study: Study, benchmark: Benchmark) -> None:
-    """A memory that some class cannot fill; each trial would find out for itself, after training.
-
-    Raises:
-        UserError: the largest memory that the study may try is more than a class has.
-    """
-    wanted = study.space.get("memory_per_class", 0)
-    most = wanted.high if isinstance(wanted, Range) else wanted
-    most = max(most) if isinstance(most, list) else most
-    with_replacement = study.space.get("memory_draw") == "random"
-    if most > (least := benchmark.smallest_class) and not with_replacement:
-        raise UserError(
-            f"memory_per_class={most} is more than a class of {benchmark.name} has: {least}"
-            " training images; choose a smaller memory"
-        )
-
-
-def machine_for(
-    resources: Resources,
-    network: str,
-    gpus_per_trial: float | None,
-    max_concurrent: int | None,
-    replicas: int | None,
-) -> Machine:
-    """How much of the cluster one pack takes, and what is in it.
-
-    Raises:
-        UserError: more GPUs than the cluster has.
-    """
-    share = gpus_per_trial
-    if share is None:
-        # A stack of MLPs waits for its worker's core; one of convolutional networks fills a GPU.
-        share = (0.25 if network.startswith("mlp") else 1.0) if resources.gpus else 0.0
-    if share > resources.gpus:
-        raise UserError(f"--gpus-per-trial {share}: the cluster has {resources.gpus:g} GPUs")
-    fit = int(resources.gpus / share) if share else resources.cpus
-    workers = max_concurrent or max(1, min(fit, resources.cpus))
-    # On a GPU one large stack is faster than several side by side: as many as there are GPUs.
-    apart = min(workers, max(1, int(resources.gpus / max(share, 1)))) if share else workers
-    packing = Packing(replicas or (32 if share else 2), apart)
-    return Machine(share, workers, packing)
+def _studies_on(benchmark: str, studies: Studies) -> Sequence[Study]:
+    return studies(benchmark) if callable(studies) else studies
 
 
 def _intent(studies: Sequence[StudyRun]) -> str:
-    parts = []
-    for each in studies:
-        title = METHODS[each.study.method].title
-        parts.append(f"{title} ({each.trials} trials)" if each.trials else title)
+    parts = [
+        f"{title} ({each.trials} trials)" if each.trials else title
+        for title, each in zip(titles(studies), studies, strict=True)
+    ]
     return f"{', '.join(parts)}; seeds: {studies[0].protocol.seeds}"
 
 
 def _unconfirmed(studies: Sequence[StudyRun]) -> list[str]:
     """Methods that are in no table: all their trials have diverged, been pruned or failed."""
-    ended = [each for each in studies if each.stage == "done" and not each.chosen]
-    return [METHODS[each.study.method].title for each in ended]
+    return [
+        title
+        for title, each in zip(titles(studies), studies, strict=True)
+        if each.stage == "done" and not each.chosen
+    ]
 
 
-def _report(console: Console, store: Store, sweep: str, results: str, *, measured: bool) -> None:
+def _report(
+    console: Console, store: Store, sweep: str, results: str, *, measured: bool, several: bool
+) -> None:
     with store.database(sweep) as database:
-        sheets = accuracy_sheets(database)
+        sheets = accuracy_sheets(database) + overview_sheets(database)
         if measured:
             sheets += barriers_sheets(database) + contrast_sheets(database)
     root = quote(results)
@@ -417,4 +329,6 @@ def _report(console: Console, store: Store, sweep: str, results: str, *, measure
         console.out(f"Report:      none ({problem})")
     console.out(f"Next, paths: .venv/bin/lmc-ray table {root} --what barriers --sweep {sweep}")
     sql = "SELECT method, avg(average_accuracy) FROM runs WHERE purpose = 'confirm' GROUP BY method"
+    if several:
+        sql = sql.replace("method", "benchmark, method")
     console.out(f'or in SQL:   .venv/bin/lmc-ray query {root} "{sql}"')

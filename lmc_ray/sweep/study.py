@@ -121,6 +121,11 @@ class StudyRun:
         """Proposals of an earlier start, by number: an asynchronous search cannot infer them."""
 
     @property
+    def key(self) -> tuple[str, str]:
+        """What a sweep has one of: a method on a benchmark."""
+        return self.protocol.place.benchmark, self.study.method
+
+    @property
     def total_blocks(self) -> int:
         """How many blocks the study will run, as far as known now."""
         protocol = self.protocol
@@ -380,3 +385,12 @@ def check_methods(studies: Sequence[Study]) -> None:
                 raise UserError(
                     f"{study.method} is a control of {study.control}: give that a study"
                 )
+
+
+def titles(studies: Sequence[StudyRun]) -> list[str]:
+    """What people call each study: its method, and its benchmark where there are several."""
+    several = len({study.protocol.place.benchmark for study in studies}) > 1
+    return [
+        f"{METHODS[method].title} on {benchmark}" if several else METHODS[method].title
+        for benchmark, method in (study.key for study in studies)
+    ]

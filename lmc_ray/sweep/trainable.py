@@ -2,6 +2,7 @@
 
 import socket
 import uuid
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -37,8 +38,8 @@ class Workplace:
     sweep: str
     results: str
     data: str | None
-    source: str
-    """The benchmark as the user named it; own data sets are named by path."""
+    sources: Mapping[str, str]
+    """How to open each benchmark, by its name; own data sets are opened by path."""
     threads: int = 1
     patience: float = DEFAULT_PATIENCE
     """Seconds to wait for a results root that cannot be written."""
@@ -152,17 +153,21 @@ class StackTrainable(tune.Trainable):
         return {"done": True, "outcomes": list(outcomes(self.pack, self.training).items())}
 
 
-@lru_cache(maxsize=2)
 def benchmark_at(workplace: Workplace, place: Place) -> Benchmark:
     """The benchmark, opened once a worker.
 
     Raises:
         UserError: this node's data differ from the driver's.
     """
+    return _opened(workplace.sources[place.benchmark], workplace.data, place)
+
+
+@lru_cache(maxsize=4)
+def _opened(source: str, data: str | None, place: Place) -> Benchmark:
     benchmark = load(
-        workplace.source,
+        source,
         tasks=place.tasks,
-        data=workplace.data,
+        data=data,
         angle=place.angle,
         classes_per_task=place.classes_per_task,
     )
@@ -268,11 +273,18 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
-def stored_outcomes(store: Store, sweep: str, chance: float) -> dict[str, Outcome]:
-    """The outcomes of all committed cells of a sweep, to the bit as their workers told them."""
+def stored_outcomes(store: Store, sweep: str, chances: Mapping[str, float]) -> dict[str, Outcome]:
+    """The outcomes of a sweep's committed cells, to the bit as their workers told them.
+
+    Args:
+        store: the results root.
+        sweep: its name.
+        chances: accuracy of guessing, by benchmark; cells on others are left out.
+    """
     own = {name: method.learner.minimum for name, method in METHODS.items()}
     with store.database(sweep) as database:
-        cells = database.execute("SELECT cell_id, status, method FROM runs").fetchall()
+        sql = "SELECT cell_id, status, method, benchmark FROM runs"
+        cells = database.execute(sql).fetchall()
         rows = database.execute(
             """
             SELECT cell_id, minimum, list((after_task, accuracy) ORDER BY after_task, eval_task)
@@ -281,6 +293,7 @@ def stored_outcomes(store: Store, sweep: str, chance: float) -> dict[str, Outcom
         ).fetchall()
     pairs = {(cell, minimum): found for cell, minimum, found in rows}
     return {
-        cell: outcome(status, accuracy_curve(pairs.get((cell, own[method]), ())), chance)
-        for cell, status, method in cells
+        cell: outcome(status, accuracy_curve(pairs.get((cell, own[method]), ())), chances[where])
+        for cell, status, method, where in cells
+        if where in chances
     }

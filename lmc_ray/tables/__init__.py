@@ -5,6 +5,7 @@ from lmc_ray.tables.barriers import BarriersRow, barriers_rows, barriers_sheets,
 from lmc_ray.tables.compare import Comparison, compare, compare_sheets
 from lmc_ray.tables.contrasts import contrast_sheets
 from lmc_ray.tables.nights import NIGHT_COLUMNS, night_cells, night_sheet
+from lmc_ray.tables.overview import overview_sheets
 from lmc_ray.tables.pending import pending
 from lmc_ray.tables.sheet import Sheet, render
 
@@ -24,6 +25,7 @@ __all__ = [
     "ends",
     "night_cells",
     "night_sheet",
+    "overview_sheets",
     "pending",
     "render",
     "row_notes",

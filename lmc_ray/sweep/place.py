@@ -1,0 +1,75 @@
+"""Where cells learn: a benchmark, opened as the user asks for it, and a share of a cluster."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from lmc_ray.benchmarks import Benchmark, defaults, load
+from lmc_ray.errors import UserError
+from lmc_ray.models import build
+from lmc_ray.sweep.cells import Place
+from lmc_ray.sweep.cluster import Resources
+from lmc_ray.sweep.packs import Packing
+from lmc_ray.sweep.runner import Machine
+
+
+class Opened(NamedTuple):
+    """A benchmark as the user asks for it."""
+
+    place: Place
+    """What all cells on it share."""
+    benchmark: Benchmark
+    source: str
+    """Its name as a worker can open it."""
+
+
+def open_place(
+    name: str, tasks: int | None, data: str | None, angle: float | None, network: str | None
+) -> Opened:
+    """Open a benchmark.
+
+    Raises:
+        UserError: an option that does not fit.
+    """
+    benchmark = load(name, tasks=tasks, data=data, angle=angle)
+    chosen = network or defaults(name, data=data).network
+    built = build(chosen, benchmark.image_shape, benchmark.classes)
+    place = Place(
+        benchmark=benchmark.name,
+        tasks=benchmark.tasks,
+        angle=benchmark.angle,
+        classes_per_task=benchmark.classes_per_task,
+        fingerprint=benchmark.fingerprint,
+        network=built.name,
+    )
+    return Opened(place, benchmark, _from_anywhere(name))
+
+
+def _from_anywhere(benchmark: str) -> str:
+    """The benchmark's name for workers, which run in other folders: a path in it made absolute."""
+    family, dash, word = benchmark.partition("-")
+    return f"{family}{dash}{Path(word).expanduser().resolve()}" if "/" in word else benchmark
+
+
+def machine_for(
+    resources: Resources,
+    network: str,
+    gpus_per_trial: float | None,
+    max_concurrent: int | None,
+    replicas: int | None,
+) -> Machine:
+    """How much of the cluster one pack takes, and what is in it.
+
+    Raises:
+        UserError: more GPUs than the cluster has.
+    """
+    share = gpus_per_trial
+    if share is None:
+        # A stack of MLPs waits for its worker's core; one of convolutional networks fills a GPU.
+        share = (0.25 if network.startswith("mlp") else 1.0) if resources.gpus else 0.0
+    if share > resources.gpus:
+        raise UserError(f"--gpus-per-trial {share}: the cluster has {resources.gpus:g} GPUs")
+    fit = int(resources.gpus / share) if share else resources.cpus
+    workers = max_concurrent or max(1, min(fit, resources.cpus))
+    # On a GPU one large stack is faster than several side by side: as many as there are GPUs.
+    apart = min(workers, max(1, int(resources.gpus / max(share, 1)))) if share else workers
+    return Machine(share, workers, Packing(replicas or (32 if share else 2), apart))

@@ -1,0 +1,197 @@
+"""What the command line says about studies: which ones, on which benchmarks, how set."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lmc_ray.benchmarks import Benchmark, defaults
+from lmc_ray.errors import UserError, unknown
+from lmc_ray.learners import METHODS
+from lmc_ray.learners.presets import preset as preset_values
+from lmc_ray.sweep.space import Range
+from lmc_ray.sweep.study import Study, check_methods
+from lmc_ray.sweep.tuned import tuned
+
+DEFAULT_BENCHMARK = "rotated-digits"
+PARETO_MEMORY = Range(1, 10)
+"""What a Pareto search tries for memory_per_class, unless the script or --set gives a range."""
+
+ByBenchmark = Mapping[str, Sequence[Study]]
+"""Studies by their benchmark, named as the user names it."""
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the command line says about the studies of every benchmark."""
+
+    data: str | None
+    settings: dict[str, Any]
+    preset: str | None
+    pareto: bool
+    confirm_only: bool
+    methods: Sequence[str] | None
+    """Only the studies of these; None for all."""
+
+
+def benchmarks_of(
+    given: Sequence[str] | None, data: str | None, declared: Sequence[str]
+) -> list[str]:
+    """The benchmarks of a sweep, each once: the user's, else the script's where images are at hand.
+
+    Args:
+        given: every --benchmark.
+        data: folder of the images.
+        declared: the benchmarks that the script is for; empty if it runs on one, whichever.
+
+    Raises:
+        UserError: several, for a script that runs on one.
+    """
+    if not declared and given and len(given) > 1:
+        raise UserError(f"--benchmark {' and '.join(given)}: give one; sweeps/paper.py takes more")
+    if given:
+        return list(dict.fromkeys(given))
+    if wanted := os.environ.get("LMC_BENCHMARK"):
+        return [wanted]
+    return list(declared) if data and declared else [DEFAULT_BENCHMARK]
+
+
+def as_wished(studies: ByBenchmark, wishes: Wishes) -> dict[str, list[Study]]:
+    """The studies as the command line wants them; a benchmark without any is left out.
+
+    Raises:
+        UserError: something names what is not there, or a setting does not fit.
+    """
+    for each in studies.values():
+        check_methods(each)
+    methods = list(dict.fromkeys(study.method for each in studies.values() for study in each))
+    if wishes.preset:  # refused by name even where the script has no MC-SGD to set
+        preset_values(wishes.preset, "rotated")
+    for benchmark in studies:  # an unknown one comes before all that is said of its studies
+        defaults(benchmark, data=wishes.data)
+    _check_settings(wishes.settings, methods)
+    for method in wishes.methods or ():
+        if method not in methods:
+            raise unknown("study", method, methods)
+    chosen = {
+        benchmark: [
+            study
+            for study in _adjusted(each, benchmark, wishes)
+            if wishes.methods is None or study.method in wishes.methods
+        ]
+        for benchmark, each in studies.items()
+    }
+    if wishes.confirm_only:
+        _check_tuned(chosen)
+    return {benchmark: each for benchmark, each in chosen.items() if each}
+
+
+def check_memory(study: Study, benchmark: Benchmark) -> None:
+    """A memory that some class cannot fill; each trial would find out for itself, after training.
+
+    Raises:
+        UserError: the largest memory that the study may try is more than a class has.
+    """
+    wanted = study.space.get("memory_per_class", 0)
+    most = wanted.high if isinstance(wanted, Range) else wanted
+    most = max(most) if isinstance(most, list) else most
+    with_replacement = study.space.get("memory_draw") == "random"
+    if most > (least := benchmark.smallest_class) and not with_replacement:
+        raise UserError(
+            f"memory_per_class={most} is more than a class of {benchmark.name} has: {least}"
+            " training images; choose a smaller memory"
+        )
+
+
+def _fields(method: str) -> Mapping[str, Any]:
+    return METHODS[method].hyperparameters.__dataclass_fields__
+
+
+def _check_settings(settings: Mapping[str, Any], methods: Sequence[str]) -> None:
+    """Each setting has to fit a study.
+
+    Raises:
+        UserError: it names no study, or no hyperparameter of one.
+    """
+    known = {name for method in methods for name in _fields(method)}
+    for setting in settings:
+        method, dot, name = setting.rpartition(".")
+        if dot and method not in methods:
+            raise unknown("study", method, methods)
+        if name not in (_fields(method) if dot else known):
+            raise unknown("hyperparameter", name, _fields(method) if dot else known)
+
+
+def _check_tuned(chosen: ByBenchmark) -> None:
+    """Whether the package ships a configuration of everything that --confirm-only is to confirm.
+
+    A pinned study has its own, a control that of the study beside it.
+
+    Raises:
+        UserError: it does not; says of all that is missing.
+    """
+    missing = [
+        f"{' '.join(methods)} on {benchmark}"
+        for benchmark, studies in chosen.items()
+        if (
+            methods := [
+                study.method
+                for study in studies
+                if not study.pinned and not study.control and tuned(benchmark, study.method) is None
+            ]
+        )
+    ]
+    if missing:
+        raise UserError(
+            f"no tuned configuration ships with lmc-ray of {', '.join(missing)}:"
+            " leave --confirm-only out, or choose with --method and --benchmark"
+        )
+
+
+def _adjusted(studies: Sequence[Study], benchmark: str, wishes: Wishes) -> list[Study]:
+    """A benchmark's studies as the command line wants them; a setting goes where its name fits."""
+    epochs = defaults(benchmark, data=wishes.data).epochs
+    family = benchmark.partition("-")[0]
+    order = [study.method for study in studies]
+    adjusted: list[Study] = []
+    for study in sorted(studies, key=lambda study: study.control is not None):
+        space: dict[str, Any] = {
+            "epochs": epochs,
+            **_space(study, benchmark, wishes, adjusted),
+        }
+        if not study.pinned:
+            if wishes.preset and study.method == "mcsgd":
+                given = wishes.settings
+                often = given.get("mcsgd.epochs", given.get("epochs", epochs))
+                values = preset_values(wishes.preset, family)
+                if "first_task_epochs" in values and isinstance(often, int):
+                    values["first_task_epochs"] *= often  # the authors' two stand beside one a task
+                space |= values
+            if wishes.pareto and study.method == "mcsgd":
+                space["memory_per_class"] = _searched(space.get("memory_per_class"), PARETO_MEMORY)
+            own = _fields(study.method)
+            space |= {name: value for name, value in wishes.settings.items() if name in own}
+        space |= {  # what names the method outweighs what does not
+            name.removeprefix(f"{study.method}."): value
+            for name, value in wishes.settings.items()
+            if name.startswith(f"{study.method}.")
+        }
+        adjusted.append(replace(study, space=space))
+    return sorted(adjusted, key=lambda each: order.index(each.method))
+
+
+def _space(study: Study, benchmark: str, wishes: Wishes, others: Sequence[Study]) -> dict[str, Any]:
+    """A study's space before the command line's settings."""
+    if study.control is not None:
+        like = next(other for other in others if other.method == study.control)
+        own = _fields(study.method)
+        return {name: value for name, value in like.space.items() if name in own} | {**study.space}
+    if (study.tuned or wishes.confirm_only) and not study.pinned:
+        found = tuned(benchmark, study.method)
+        if found is not None:
+            return found
+    return dict(study.space)
+
+
+def _searched(value: Any, default: Range) -> Any:
+    return value if isinstance(value, Range | list) else default

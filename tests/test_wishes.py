@@ -1,0 +1,144 @@
+"""What the command line says about studies: on which benchmarks, which of them, how set."""
+
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lmc_ray.errors import UserError
+from lmc_ray.paper import TABLE_1
+from lmc_ray.sweep import Range, Study
+from lmc_ray.sweep.study import check_methods
+from lmc_ray.sweep.wishes import Wishes, as_wished, benchmarks_of
+
+PAPER = runpy.run_path(str(Path(__file__).parent.parent / "sweeps" / "paper.py"))
+DECLARED = PAPER["BENCHMARKS"]
+DIGITS = ("rotated-digits", "permuted-digits")
+
+
+def wishes(**changes: Any) -> Wishes:
+    nothing = {"data": None, "settings": {}, "preset": None, "methods": None}
+    return Wishes(**(nothing | {"pareto": False, "confirm_only": False} | changes))
+
+
+@pytest.mark.parametrize(
+    ("given", "environment", "data", "declared", "found"),
+    [
+        (None, None, None, (), ["rotated-digits"]),
+        (None, None, "data", (), ["rotated-digits"]),
+        (None, None, None, DECLARED, ["rotated-digits"]),
+        (None, None, "data", DECLARED, DECLARED),
+        (None, "split-digits", "data", DECLARED, ["split-digits"]),
+        (None, "split-digits", None, (), ["split-digits"]),
+        (None, "", "data", DECLARED, DECLARED),
+        (["rotated-mnist"], "split-digits", "data", DECLARED, ["rotated-mnist"]),
+        (["b", "a", "b"], None, None, DECLARED, ["b", "a"]),
+        ([""], None, None, DECLARED, [""]),
+    ],
+)
+def test_the_benchmarks_of_a_sweep(
+    monkeypatch: pytest.MonkeyPatch,
+    given: list[str] | None,
+    environment: str | None,
+    data: str | None,
+    declared: list[str],
+    found: list[str],
+) -> None:
+    monkeypatch.delenv("LMC_BENCHMARK", raising=False)
+    if environment is not None:
+        monkeypatch.setenv("LMC_BENCHMARK", environment)
+    assert benchmarks_of(given, data, declared) == found
+
+
+def test_a_script_for_one_benchmark_takes_one() -> None:
+    with pytest.raises(UserError, match=r"--benchmark a and b: give one.*paper\.py"):
+        benchmarks_of(["a", "b"], None, ())
+
+
+def test_methods_narrow_every_benchmark() -> None:
+    studies = {
+        "rotated-digits": [Study(method="mcsgd"), Study(method="er")],
+        "permuted-digits": [Study(method="er"), Study(method="ewc")],
+        "split-digits": [Study(method="mcsgd")],
+    }
+
+    def chosen(*methods: str) -> dict[str, list[str]]:
+        found = as_wished(studies, wishes(methods=methods))
+        return {benchmark: [study.method for study in each] for benchmark, each in found.items()}
+
+    assert chosen("er") == {"rotated-digits": ["er"], "permuted-digits": ["er"]}
+    assert chosen("mcsgd", "ewc") == {
+        "rotated-digits": ["mcsgd"],
+        "permuted-digits": ["ewc"],
+        "split-digits": ["mcsgd"],
+    }
+    with pytest.raises(UserError, match="unknown study 'ewd': did you mean 'ewc'"):
+        chosen("er", "ewd")
+
+
+def test_a_setting_goes_where_its_name_fits_on_any_benchmark() -> None:
+    studies = {DIGITS[0]: [Study(method="mcsgd")], DIGITS[1]: [Study(method="stable-sgd")]}
+    settings = {"line_samples": 4, "stable-sgd.dropout": 0.2, "momentum": 0.5}
+    found = as_wished(studies, wishes(settings=settings))
+    (first,), (second,) = found.values()
+    assert first.space == {"epochs": 5, "line_samples": 4, "momentum": 0.5}
+    assert second.space == {"epochs": 5, "dropout": 0.2, "momentum": 0.5}
+    with pytest.raises(UserError, match="unknown hyperparameter 'lerning_rate'"):
+        as_wished(studies, wishes(settings={"lerning_rate": 0.1}))
+
+
+@pytest.fixture
+def shipped(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], dict[str, Any]]:
+    """Stands in for tuned.toml."""
+    found = {
+        (DIGITS[0], "mcsgd"): {"learning_rate": 0.1},
+        (DIGITS[0], "er"): {"learning_rate": 0.2},
+        (DIGITS[1], "mcsgd"): {"learning_rate": 0.3},
+    }
+    monkeypatch.setattr("lmc_ray.sweep.wishes.tuned", lambda *key: found.get(key))
+    return found
+
+
+SEARCHED = [
+    Study(method="naive-sgd", pinned=True),
+    *(Study(method=name, space={"dropout": Range(0.0, 0.5)}) for name in ("er", "ewc", "mcsgd")),
+    Study(method="multitask", control="mcsgd", space={"initialisation": 1}),
+]
+
+
+def test_what_ships_is_confirmed_benchmark_by_benchmark(
+    shipped: dict[tuple[str, str], dict[str, Any]],
+) -> None:
+    only = wishes(confirm_only=True, methods=["naive-sgd", "mcsgd", "multitask"])
+    found = as_wished(dict.fromkeys(DIGITS, SEARCHED), only)
+    for benchmark in DIGITS:
+        naive, mcsgd, multitask = found[benchmark]
+        rate = shipped[benchmark, "mcsgd"]["learning_rate"]
+        assert naive.space == {"epochs": 5}, "a pinned study has its own settings"
+        assert mcsgd.space == {"epochs": 5, "learning_rate": rate}
+        control = {"epochs": 5, "learning_rate": rate, "initialisation": 1}
+        assert multitask.space == control, "a control has those of the study beside it"
+
+
+@pytest.mark.usefixtures("shipped")
+def test_all_that_does_not_ship_is_named_in_one_line() -> None:
+    with pytest.raises(UserError) as told:
+        as_wished(dict.fromkeys(DIGITS, SEARCHED), wishes(confirm_only=True))
+    assert str(told.value) == (
+        "no tuned configuration ships with lmc-ray of ewc on rotated-digits, er ewc on"
+        " permuted-digits: leave --confirm-only out, or choose with --method and --benchmark"
+    )
+
+
+# Table 1
+
+
+@pytest.mark.parametrize("benchmark", DECLARED)
+def test_the_papers_script_has_the_papers_table(benchmark: str) -> None:
+    studies = PAPER["studies"](benchmark)
+    check_methods(studies)
+    assert {study.method for study in studies} == set(TABLE_1[benchmark])
+    assert set(DECLARED) == set(TABLE_1)
+    searched = [study for study in studies if not study.pinned]
+    assert {"dropout" in study.space for study in searched} == {benchmark != "split-cifar100"}
