@@ -471,7 +471,7 @@ def test_every_benchmark_has_its_own_chance(tmp_path: Path) -> None:
         block = StudyRun(study("naive-sgd"), small(place=place), 1).next()
         assert block is not None
         found = {cell.id: Outcome("diverged", chances[place.benchmark], ()) for cell in block.cells}
-        commit(store, "sweep", block, found)
+        commit(store, "sweep", Pack((block,)), found)
         told |= found
     assert stored_outcomes(store, "sweep", chances) == told
     assert len(stored_outcomes(store, "sweep", {"rotated-digits": 0.1})) == 1
@@ -609,9 +609,14 @@ def test_killed_and_packed_alike_it_has_the_same_stacks(
 def driver(root: Path, stack: int, *studies: Study, **changes: Any) -> Conductor:
     """A conductor at its start, with its packing."""
     runs = [StudyRun(each, small(**changes), stack) for each in studies]
-    workplace = Workplace("sweep", str(root), None, "rotated-digits")
+    workplace = Workplace("sweep", str(root), None, {PLACE.benchmark: PLACE.benchmark})
     conductor = Conductor(
-        runs, Store(str(root)), workplace, CHANCE, Packing(stack), lambda ran: None
+        runs,
+        Store(str(root)),
+        workplace,
+        CHANCES,
+        {PLACE.benchmark: Packing(stack)},
+        lambda ran: None,
     )
     conductor.start()
     return conductor

@@ -348,7 +348,8 @@ def test_how_stacks_are_filled(
     monkeypatch.setattr("lmc_ray.sweep.script.connect", lambda: Resources(2, gpus, 1))
     seen = []
 
-    def look(runs, opened, store, workplace, machine, *rest) -> bool:
+    def look(runs, opened, store, workplace, machines, *rest, **more) -> bool:
+        (machine,) = machines.values()
         seen.append((workplace.sweep, runs[0].protocol.generation, runs[0].stack, machine.packing))
         return True
 
