@@ -21,9 +21,10 @@ from lmc_ray.sweep.trainable import Workplace, pack_rows, training_of
 
 
 def train(
-    studies: Sequence[NightRun], benchmark: Any, store: Store, workplace: Workplace, *_: Any
+    studies: Sequence[NightRun], benchmarks: Any, store: Store, workplace: Workplace, *_: Any
 ) -> bool:
     """In place of `run_sweep`."""
+    (benchmark,) = benchmarks
     for study in studies:
         while (block := study.next()) is not None:
             pack, started_at = Pack((block,)), datetime.now(UTC)

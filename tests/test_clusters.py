@@ -4,17 +4,24 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from ray import tune
+from simulation import PLACE, protocol, study
 
 from lmc_ray.errors import UserError
+from lmc_ray.sweep.cells import Pack
 from lmc_ray.sweep.cluster import Resources, connect
 from lmc_ray.sweep.packs import Packing
 from lmc_ray.sweep.place import machine_for
+from lmc_ray.sweep.runner import Machine, resources_of
+from lmc_ray.sweep.study import StudyRun
+from lmc_ray.sweep.trainable import StackTrainable, Workplace
 
 PROJECT = Path(__file__).parent.parent
 CLUSTER = PROJECT / "cluster"
@@ -147,6 +154,17 @@ def test_cores_share_blocks_out_and_a_gpu_takes_what_fits(
     resources: Resources, network: str, replicas: int | None, packing: Packing
 ) -> None:
     assert machine_for(resources, network, None, None, replicas).packing == packing
+
+
+def test_blocks_of_two_benchmarks_take_their_own_shares() -> None:
+    shares = {"rotated-digits": 0.25, "permuted-digits": 1.0}
+    workplace = Workplace("sweep", "results", None, {name: name for name in shares})
+    machines = {name: Machine(share, 4, Packing(2)) for name, share in shares.items()}
+    trainable: Any = tune.with_resources(StackTrainable, resources_of(workplace, machines))
+    for name, share in shares.items():
+        run = StudyRun(study("naive-sgd"), protocol(place=replace(PLACE, benchmark=name)), 1)
+        wanted = trainable.default_resource_request({"pack": Pack((run.next(),))})
+        assert wanted.required_resources == {"CPU": 1, "GPU": share}
 
 
 def test_limits_that_are_no_numbers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -451,6 +451,7 @@ def test_an_old_sweep_goes_on_and_gains_a_benchmark(
     assert {block.cells[0].place for block in ended} == {OTHER_PLACE}
     for place in more.places:
         assert tried(more, place.benchmark) == tried(both, place.benchmark)
+    assert len(more.trials()) == 2 * 16, "an old trial was written again"
 
 
 def test_an_old_trial_whose_cells_all_failed_is_not_tried_again(tmp_path: Path) -> None:

@@ -123,6 +123,16 @@ def test_shares_belong_to_the_cell_they_start_from(tmp_path: Path) -> None:
     assert found == [("x", 2, pytest.approx(0.72), pytest.approx(0.02))], "the finer one, once"
 
 
+def test_spectra_and_similarities_of_each_benchmark(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    for cell, benchmark in (("r1", "rotated"), ("r2", "rotated"), ("p", "permuted")):
+        told = run(cell, purpose="analysis", benchmark=benchmark, config="{}")
+        store.commit("s", cell, {"runs": [told], **measured(cell)})
+    for view in ("spectrum_summary", "similarity_summary"):
+        found = ask(store, f"SELECT benchmark, seeds FROM {view} ORDER BY ALL")
+        assert found == [("permuted", 1), ("rotated", 2)]
+
+
 def test_the_best_trials_of_each_benchmark(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     found = [

@@ -140,7 +140,10 @@ def test_a_block_that_was_not_committed_is_no_failed_one(tmp_path: Path, log: Pa
     assert "No space left on device" in str(driver.problem)
     assert driver.failed == []
     assert sweep.trials() == []
-    assert f"not committed {block.study} trial {block.trial} (No space left" in log.read_text()
+    assert (
+        f"not committed {block.study} on rotated-digits trial {block.trial} (No space left"
+        in log.read_text()
+    )
     again = conductor(sweep)
     again.start()
     assert again.suggest("one")["pack"].blocks == (block,)
@@ -228,7 +231,7 @@ def test_taken_over_failed_resumed_and_waiting_blocks(tmp_path: Path, log: Path)
     ):
         driver.on_trial_result("one", result)
     driver.on_trial_complete("one", error=True)
-    name = f"{block.study} trial {block.trial}"
+    name = f"{block.study} on rotated-digits trial {block.trial}"
     assert lines(log)[-3:] == [
         f"resumed {name} (after task 2 on node7, process 42): {ids}",
         f"commit retried {name} ([Errno 5] Input/output error): {ids}",

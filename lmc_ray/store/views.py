@@ -133,18 +133,18 @@ VIEWS: Mapping[str, View] = {
     "spectrum_summary": View(
         "one eigenvalue of a Hessian by rank, and its direction's overlaps, over seeds",
         f"""
-        SELECT sweep, minimum, after_task, eval_task, to_task, rank, count(*) AS seeds,
+        SELECT sweep, benchmark, minimum, after_task, eval_task, to_task, rank, count(*) AS seeds,
             max(residual) AS residual,
             {_over_seeds("eigenvalue", "overlap_sequential", "overlap_multitask")}
-        FROM spectra GROUP BY ALL ORDER BY ALL
+        FROM spectra JOIN runs USING (sweep, cell_id) GROUP BY ALL ORDER BY ALL
         """,
     ),
     "similarity_summary": View(
         "how alike two minima are in a layer by a measure, over seeds",
         f"""
-        SELECT sweep, path_id, from_minimum, from_task, to_minimum, to_task, control, eval_task,
-            layer, measure, count(*) AS seeds, {_over_seeds("value")}
-        FROM similarities GROUP BY ALL ORDER BY ALL
+        SELECT sweep, benchmark, path_id, from_minimum, from_task, to_minimum, to_task, control,
+            eval_task, layer, measure, count(*) AS seeds, {_over_seeds("value")}
+        FROM similarities JOIN runs USING (sweep, cell_id) GROUP BY ALL ORDER BY ALL
         """,
     ),
     "tried": View(

@@ -47,7 +47,8 @@ def tell(event: str, message: str) -> None:
 
 def tell_block(event: str, block: Block, message: str = "", cells: list[str] | None = None) -> None:
     """Log an event of a block, or of some of its cells."""
+    name = f"{block.study} on {block.cells[0].place.benchmark}"
     purpose = "confirm" if block.trial is None else f"trial {block.trial}"
     ids = [cell.id for cell in block.cells] if cells is None else cells
     detail = f" ({' '.join(message.split())})" if message else ""
-    _log.info("%s %s %s%s: %s", event, block.study, purpose, detail, " ".join(ids))
+    _log.info("%s %s %s%s: %s", event, name, purpose, detail, " ".join(ids))

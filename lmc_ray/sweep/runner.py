@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -175,17 +175,10 @@ def _tune(
     ENV_VARS_TO_PROPAGATE.difference_update(
         [name for name in ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")]
     )
-    shares = {name: machine.gpus_per_trial for name, machine in machines.items()}
-
-    def resources(config: Mapping[str, Any]) -> PlacementGroupFactory:
-        """Of a pack: packs of two benchmarks may take different shares of a GPU."""
-        share = shares[config["pack"].cells[0].place.benchmark]
-        return PlacementGroupFactory([{"CPU": workplace.threads, "GPU": share}])
-
     # Tune keeps its state in a folder that nobody needs: the ledger and our checkpoints are ours.
     with TemporaryDirectory(prefix="lmc-ray-", ignore_cleanup_errors=True) as scratch:
         tuner = Tuner(
-            tune.with_resources(StackTrainable, resources),
+            tune.with_resources(StackTrainable, resources_of(workplace, machines)),
             tune_config=TuneConfig(
                 search_alg=conductor,
                 num_samples=-1,  # until the conductor is finished
@@ -207,6 +200,19 @@ def _tune(
         )
         errors = tuner.fit().errors
     return errors[0] if errors else None
+
+
+def resources_of(
+    workplace: Workplace, machines: Mapping[str, Machine]
+) -> Callable[[Mapping[str, Any]], PlacementGroupFactory]:
+    """What Tune is to set aside for a block: those of two benchmarks may take different shares."""
+    shares = {benchmark: machine.gpus_per_trial for benchmark, machine in machines.items()}
+
+    def of_block(config: Mapping[str, Any]) -> PlacementGroupFactory:
+        share = shares[config["pack"].cells[0].place.benchmark]
+        return PlacementGroupFactory([{"CPU": workplace.threads, "GPU": share}])
+
+    return of_block
 
 
 class _Hopeless(Stopper):
@@ -247,7 +253,8 @@ def _trial_name(trial: Any) -> str:
     pack: Pack = trial.config["pack"]
     first, more = pack.blocks[0], len(pack.blocks) - 1
     purpose = first.cells[0].purpose if first.trial is None else f"trial {first.trial}"
-    return f"{first.study} {purpose}{f' and {more} more' if more else ''}"
+    name = f"{first.study} on {first.cells[0].place.benchmark} {purpose}"
+    return f"{name}{f' and {more} more' if more else ''}"
 
 
 def _failure(failed: list[Block], problem: BaseException | None) -> str:
