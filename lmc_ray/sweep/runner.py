@@ -24,6 +24,7 @@ from rich.console import Console
 
 from lmc_ray.benchmarks import Benchmark
 from lmc_ray.errors import UserError
+from lmc_ray.interrupts import INTERRUPT
 from lmc_ray.learners import METHODS
 from lmc_ray.store import Store
 from lmc_ray.sweep.backoff import patience
@@ -116,7 +117,7 @@ def _run(
         chance = chance_accuracy(benchmark)
         conductor = Conductor(studies, store, workplace, chance, changed, progress.hindered)
         conductor.start()
-        problem = _tune(conductor, workplace, machine)
+        problem = None if INTERRUPT.seen else _tune(conductor, workplace, machine)
     if conductor.problem:
         raise conductor.problem
     if conductor.failed:
@@ -151,7 +152,7 @@ def _tune(conductor: Conductor, workplace: Workplace, machine: Machine) -> BaseE
                 storage_path=scratch,
                 failure_config=FailureConfig(max_failures=MAX_FAILURES),
                 checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
-                stop=_Hopeless(conductor),
+                stop=_Stop(conductor),
                 callbacks=[_Log()],
                 verbose=0,
             ),
@@ -160,8 +161,8 @@ def _tune(conductor: Conductor, workplace: Workplace, machine: Machine) -> BaseE
     return errors[0] if errors else None
 
 
-class _Hopeless(Stopper):
-    """Ends a sweep that cannot go on before the user has mended something."""
+class _Stop(Stopper):
+    """Ends a sweep that was interrupted, or cannot go on before the user has mended something."""
 
     def __init__(self, conductor: Conductor) -> None:
         self._conductor = conductor
@@ -172,7 +173,7 @@ class _Hopeless(Stopper):
 
     def stop_all(self) -> bool:
         """Asked by Tune again and again."""
-        return self._conductor.problem is not None
+        return INTERRUPT.seen or self._conductor.problem is not None
 
 
 class _Log(Callback):

@@ -15,6 +15,7 @@ from rich.console import Console
 from lmc_ray.benchmarks import Benchmark, defaults, load
 from lmc_ray.command import INTERRUPTED, run
 from lmc_ray.errors import UserError, unknown
+from lmc_ray.interrupts import INTERRUPT
 from lmc_ray.learners import METHODS
 from lmc_ray.learners.presets import preset as preset_values
 from lmc_ray.models import build
@@ -214,13 +215,14 @@ def main(
             data=str(Path(data).expanduser().resolve()) if data else None,
             source=from_anywhere(benchmark),
         )
-        whole = run_sweep(runs, opened, store, workplace, machine, resources, console)
-        if whole and connectivity is not None:
-            how = SMOKE if smoke else connectivity
-            with store.database(sweep) as database:
-                planned = plan(database, sweep, how, kinds, path or ())
-            whole = run_analyses(planned, store, workplace, machine, console)
-        _report(console, store, sweep, results, measured=connectivity is not None)
+        with INTERRUPT.deferred():
+            whole = run_sweep(runs, opened, store, workplace, machine, resources, console)
+            if whole and connectivity is not None:
+                how = SMOKE if smoke else connectivity
+                with store.database(sweep) as database:
+                    planned = plan(database, sweep, how, kinds, path or ())
+                whole = run_analyses(planned, store, workplace, machine, console)
+            _report(console, store, sweep, results, measured=connectivity is not None)
         for title in _unconfirmed(runs):
             print(
                 f"{title}: no trial came to its end (see trials), so none is confirmed: "
