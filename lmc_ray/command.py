@@ -21,7 +21,9 @@ def run(app: typer.Typer, name: str, arguments: Sequence[str]) -> NoReturn:
             stream.reconfigure(errors="replace")  # a terminal that cannot show '±'
     with INTERRUPT.watched():
         status = _status(app, name, arguments)
-    sys.exit(INTERRUPTED if INTERRUPT.raised or (INTERRUPT.seen and not status) else status)
+        if INTERRUPT.raised or (INTERRUPT.seen and not status):
+            status = INTERRUPTED
+    sys.exit(status)
 
 
 def _status(app: typer.Typer, name: str, arguments: Sequence[str]) -> int:

@@ -26,7 +26,6 @@ class Interrupt:
     @contextmanager
     def watched(self) -> Iterator[None]:
         """Note every Ctrl-C meanwhile, and raise it. One that is not ours to handle stays so."""
-        self.seen = self.raised = False
         if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
             yield
             return
@@ -35,6 +34,7 @@ class Interrupt:
             yield
         finally:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            self.seen = self.raised = False
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
