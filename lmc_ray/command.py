@@ -9,29 +9,43 @@ from typing import NoReturn
 import typer
 
 from lmc_ray.errors import UserError
+from lmc_ray.interrupts import INTERRUPT
 
 INTERRUPTED = 130
 
 
 def run(app: typer.Typer, name: str, arguments: Sequence[str]) -> NoReturn:
-    """Run a command line and exit with its status."""
+    """Run a command line and exit with its status; after Ctrl-C never with 0."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that cannot show '±'
+    with INTERRUPT.watched():
+        status = _status(app, name, arguments)
+        if INTERRUPT.raised or (INTERRUPT.seen and not status):
+            status = INTERRUPTED
+    sys.exit(status)
+
+
+def _status(app: typer.Typer, name: str, arguments: Sequence[str]) -> int:
+    """Run a command line; its exit status."""
     try:
         status = app(list(arguments), prog_name=name, standalone_mode=False)
         sys.stdout.flush()
+        return status
     except UserError as problem:
-        status = _complain(name, str(problem))
+        return _complain(name, str(problem))
     except typer.TyperException as problem:
-        status = _complain(name, problem.format_message())
+        return _complain(name, problem.format_message())
     except (typer.Abort, KeyboardInterrupt):
-        status = INTERRUPTED
+        return INTERRUPTED
     except BrokenPipeError:
         # The reader of our pipe has seen enough; what Python still has to write goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 0
-    sys.exit(status)
+        return 0
+    except Exception:
+        if INTERRUPT.raised:  # within DuckDB, say, which makes an error of its own of it
+            return INTERRUPTED
+        raise
 
 
 def _complain(name: str, message: str) -> int:

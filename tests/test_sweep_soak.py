@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from ray_support import (
+    SMALL_OPTIONS,
     SWEEPS,
     TABLES,
     Ended,
@@ -158,6 +159,44 @@ def test_ctrl_c_while_ray_starts(tmp_path: Path) -> None:
     assert ended.status == 130
     assert "Traceback" not in ended.out + ended.err
     assert len(ended.err.splitlines()) <= 1
+
+
+AT_A_POINT = '''"""Ctrl-C at one point, swallowed there, as DuckDB does while it loads."""
+
+import signal
+from contextlib import suppress
+
+from lmc_ray.sweep import Study, main, runner, script
+
+
+def interrupted(work):
+    def first(*words, **options):
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        return work(*words, **options)
+
+    return first
+
+
+POINT.NAME = interrupted(POINT.NAME)
+main([Study(method="naive-sgd", pinned=True, space={"epochs": 1})], trials=0, seeds=1)
+'''
+
+
+@pytest.mark.parametrize(
+    "point", ["script.machine_for", "runner.Conductor.start", "runner.Tuner", "script._report"]
+)
+def test_ctrl_c_that_is_swallowed(tmp_path: Path, point: str) -> None:
+    """Before, between and after what Tune does."""
+    where, _, name = point.rpartition(".")
+    script = tmp_path / "interrupted.py"
+    script.write_text(AT_A_POINT.replace("POINT", where).replace("NAME", name))
+    ended = sweep(tmp_path / "results", *NAME, *SMALL_OPTIONS, script=script)
+    assert ended.status == 130
+    assert "Traceback" not in ended.out + ended.err
+    assert len(ended.err.splitlines()) <= 1
+    after = point == "script._report"
+    assert committed(tmp_path / "results") == after, "it went on"
 
 
 @pytest.mark.parametrize("seed", [1, 2])

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -36,18 +37,18 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_pauses_grow_and_patience_ends(monkeypatch: pytest.MonkeyPatch):
-    now, pauses = [100.0], []
+    now, ends = [100.0], [100.0]
 
     def sleep(seconds: float) -> None:
-        pauses.append(seconds)
         now[0] += seconds
 
     monkeypatch.setattr("lmc_ray.sweep.backoff.time.monotonic", lambda: now[0])
     monkeypatch.setattr("lmc_ray.sweep.backoff.time.sleep", sleep)
     backoff = Backoff(100.0)
     while backoff.wait():
-        pass
-    assert pauses == [0.5, 1, 2, 4, 8, 16, 30, 30, 8.5]
+        ends.append(now[0])
+    pauses = [end - begin for begin, end in pairwise(ends)]
+    assert pauses == pytest.approx([0.5, 1, 2, 4, 8, 16, 30, 30, 8.5])
     assert not backoff.wait()
     assert not Backoff(0.0).wait()
 

@@ -14,6 +14,7 @@ from ray.exceptions import RayTaskError
 from rich.console import Console
 
 from lmc_ray.errors import UserError
+from lmc_ray.interrupts import INTERRUPT
 from lmc_ray.learners import Setting
 from lmc_ray.measuring import (
     End,
@@ -29,7 +30,7 @@ from lmc_ray.store import Store
 from lmc_ray.store.files import one_line
 from lmc_ray.store.presence import check_flag
 from lmc_ray.sweep.analyses import Analysis, Plan, Weights
-from lmc_ray.sweep.backoff import Backoff, out_of_reach
+from lmc_ray.sweep.backoff import LOOK, Backoff, out_of_reach
 from lmc_ray.sweep.cells import PROTOCOL
 from lmc_ray.sweep.events import tell
 from lmc_ray.sweep.progress import Progress
@@ -58,23 +59,21 @@ def run_analyses(
     with Progress(console, "measurements") as progress:
         progress.show(done, len(plan.analyses), {})
         try:
-            while waiting or running:
+            while (waiting or running) and not INTERRUPT.seen:
                 while waiting and len(running) < machine.max_concurrent:
                     analysis = waiting.pop(0)
                     files = [plan.weights[end] for end in analysis.ends]
                     running[remote.remote(workplace, analysis, files)] = analysis
-                (ended, *_), _ = ray.wait(list(running), num_returns=1)
-                analysis = running.pop(ended)
-                _finish(ended, analysis)
-                done += 1
-                progress.ran()
-                progress.show(done, len(plan.analyses), {})
-        except KeyboardInterrupt:
-            return False
+                for ended in ray.wait(list(running), num_returns=1, timeout=LOOK)[0]:
+                    analysis = running.pop(ended)
+                    _finish(ended, analysis)
+                    done += 1
+                    progress.ran()
+                    progress.show(done, len(plan.analyses), {})
         finally:
             for left in running:
                 ray.cancel(left, force=True)
-    return True
+    return not (waiting or running)
 
 
 def measure(workplace: Workplace, analysis: Analysis, files: Sequence[Weights]) -> None:

@@ -5,9 +5,10 @@ import time
 from math import inf
 
 from lmc_ray.errors import UserError
+from lmc_ray.interrupts import INTERRUPT
 
-FIRST, LONGEST = 0.5, 30.0
-"""Seconds before the second try, and between two tries at most."""
+FIRST, LONGEST, LOOK = 0.5, 30.0, 0.1
+"""Seconds before the second try, between two tries at most, and before Ctrl-C is heeded."""
 DEFAULT_PATIENCE = 600.0
 
 
@@ -44,12 +45,14 @@ class Backoff:
         self._end: float | None = None
 
     def wait(self) -> bool:
-        """Pause before another try; False, at once, if it is time to give up."""
+        """Pause before another try; False, at once, if it is time to give up (or Ctrl-C came)."""
         now = time.monotonic()
         if self._end is None:
             self._end = now + self._patience
         if now >= self._end:
             return False
-        time.sleep(min(self._pause, self._end - now))
+        until = min(now + self._pause, self._end)
+        while not INTERRUPT.seen and (left := until - time.monotonic()) > 0:
+            time.sleep(min(LOOK, left))
         self._pause = min(2 * self._pause, LONGEST)
-        return True
+        return not INTERRUPT.seen

@@ -11,6 +11,7 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from lmc_ray.errors import UserError
+from lmc_ray.interrupts import INTERRUPT
 from lmc_ray.store import Store
 from lmc_ray.store.files import one_line
 from lmc_ray.store.presence import check_flag, plant_flag
@@ -106,7 +107,7 @@ class Conductor(Searcher):
         if not self.problem:
             self._advance()
         self._commit()
-        if self.problem:
+        if self.problem or INTERRUPT.seen:
             return Searcher.FINISHED
         if self.ready:
             self.running[trial_id] = self.ready.popleft()
@@ -325,7 +326,9 @@ class Conductor(Searcher):
                 tell("commit retried", f"trials and cells taken over: {problem}")
                 self.hindered(one_line(problem))
                 if not backoff.wait():
-                    self.problem = self._out_of_reach(one_line(problem))
+                    if not INTERRUPT.seen:
+                        self.problem = self._out_of_reach(one_line(problem))
+                    return
             except UserError as problem:
                 self.problem = problem
 

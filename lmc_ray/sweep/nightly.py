@@ -14,6 +14,7 @@ from rich.console import Console
 
 from lmc_ray.command import run
 from lmc_ray.errors import UserError, unknown
+from lmc_ray.interrupts import INTERRUPT
 from lmc_ray.store import Store, check_sweep_name
 from lmc_ray.sweep.cluster import connect
 from lmc_ray.sweep.night import History, NightRun, Rule
@@ -137,39 +138,37 @@ def main(
                 for each in missing
             ]
             console.out(_intent(nightly, tonight, runs))
-            for group in _by_benchmark(runs):
-                place = group[0].pinned
-                workplace = Workplace(
-                    sweep=nightly,
-                    results=results if "://" in results else str(Path(results).resolve()),
-                    data=str(Path(data).expanduser().resolve()) if data else None,
-                    sources={place.place.benchmark: place.source},
-                )
-                whole = False
-                try:
-                    whole = run_sweep(
-                        group,
-                        [place.benchmark],
-                        store,
-                        workplace,
-                        {place.place.benchmark: machines[place.key]},
-                        resources,
-                        console,
+            with INTERRUPT.deferred():
+                for group in _by_benchmark(runs):
+                    place = group[0].pinned
+                    workplace = Workplace(
+                        sweep=nightly,
+                        results=results if "://" in results else str(Path(results).resolve()),
+                        data=str(Path(data).expanduser().resolve()) if data else None,
+                        sources={place.place.benchmark: place.source},
                     )
-                except RuntimeError as problem:  # the other benchmarks still have their night
-                    problems.append(" ".join(str(problem).split()))
-                    continue
-                except KeyboardInterrupt:
-                    pass
-                if not whole:
-                    problems.append("interrupted")
-                    break
-            history = _history(store, sweep, nightly)
-            ended = [each for each in runs if history.whole(each)]
-            rows = [history.row(each, rule, 2 * len(chosen)) for each in ended]
-            if rows:
-                store.commit(nightly, uuid.uuid4().hex, {"nights": rows})
-            history = _history(store, sweep, nightly)
+                    try:
+                        whole = run_sweep(
+                            group,
+                            [place.benchmark],
+                            store,
+                            workplace,
+                            {place.place.benchmark: machines[place.key]},
+                            resources,
+                            console,
+                        )
+                    except RuntimeError as problem:  # the other benchmarks still have their night
+                        problems.append(" ".join(str(problem).split()))
+                        continue
+                    if not whole:
+                        problems.append("interrupted")
+                        break
+                history = _history(store, sweep, nightly)
+                ended = [each for each in runs if history.whole(each)]
+                rows = [history.row(each, rule, 2 * len(chosen)) for each in ended]
+                if rows:
+                    store.commit(nightly, uuid.uuid4().hex, {"nights": rows})
+                history = _history(store, sweep, nightly)
         else:
             console.out(f"night {tonight} of {nightly}: done already")
         rows = history.judged(tonight)

@@ -25,6 +25,7 @@ from rich.console import Console
 
 from lmc_ray.benchmarks import Benchmark
 from lmc_ray.errors import UserError
+from lmc_ray.interrupts import INTERRUPT
 from lmc_ray.store import Store
 from lmc_ray.sweep.backoff import patience
 from lmc_ray.sweep.cells import Block, Pack
@@ -156,7 +157,7 @@ def _run(
             several=several,
         )
         conductor.start()
-        problem = _tune(conductor, workplace, machines)
+        problem = None if INTERRUPT.seen else _tune(conductor, workplace, machines)
     if conductor.problem:
         raise conductor.problem
     if conductor.failed:
@@ -193,7 +194,7 @@ def _tune(
                 storage_path=scratch,
                 failure_config=FailureConfig(max_failures=MAX_FAILURES),
                 checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
-                stop=_Hopeless(conductor),
+                stop=_Stop(conductor),
                 callbacks=[_Log()],
                 verbose=0,
             ),
@@ -205,18 +206,18 @@ def _tune(
 def resources_of(
     workplace: Workplace, machines: Mapping[str, Machine]
 ) -> Callable[[Mapping[str, Any]], PlacementGroupFactory]:
-    """What Tune is to set aside for a block: those of two benchmarks may take different shares."""
+    """What Tune is to set aside for a pack: those of two benchmarks may take different shares."""
     shares = {benchmark: machine.gpus_per_trial for benchmark, machine in machines.items()}
 
-    def of_block(config: Mapping[str, Any]) -> PlacementGroupFactory:
+    def of_pack(config: Mapping[str, Any]) -> PlacementGroupFactory:
         share = shares[config["pack"].cells[0].place.benchmark]
         return PlacementGroupFactory([{"CPU": workplace.threads, "GPU": share}])
 
-    return of_block
+    return of_pack
 
 
-class _Hopeless(Stopper):
-    """Ends a sweep that cannot go on before the user has mended something."""
+class _Stop(Stopper):
+    """Ends a sweep that was interrupted, or cannot go on before the user has mended something."""
 
     def __init__(self, conductor: Conductor) -> None:
         self._conductor = conductor
@@ -227,7 +228,7 @@ class _Hopeless(Stopper):
 
     def stop_all(self) -> bool:
         """Asked by Tune again and again."""
-        return self._conductor.problem is not None
+        return INTERRUPT.seen or self._conductor.problem is not None
 
 
 class _Log(Callback):

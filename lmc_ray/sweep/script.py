@@ -14,6 +14,7 @@ from rich.console import Console
 
 from lmc_ray.command import INTERRUPTED, run
 from lmc_ray.errors import UserError
+from lmc_ray.interrupts import INTERRUPT
 from lmc_ray.report import write_report
 from lmc_ray.store import Store, check_sweep_name
 from lmc_ray.sweep.analyses import KINDS, SMOKE, Connectivity, check_paths, kinds_of, plan
@@ -256,24 +257,25 @@ def main(
             data=str(Path(data).expanduser().resolve()) if data else None,
             sources=sources,
         )
-        whole = run_sweep(
-            runs,
-            [course.opened.benchmark for course in courses],
-            store,
-            workplace,
-            machines,
-            resources,
-            console,
-            several=several,
-        )
-        if whole and connectivity is not None:
-            how = SMOKE if smoke else connectivity
-            with store.database(sweep) as database:
-                planned = plan(database, sweep, how, kinds, path or ())
-            largest = max(machines.values(), key=lambda machine: machine.gpus_per_trial)
-            whole = run_analyses(planned, store, workplace, largest, console)
-        measured = connectivity is not None
-        _report(console, store, sweep, results, measured=measured, several=several)
+        with INTERRUPT.deferred():
+            whole = run_sweep(
+                runs,
+                [course.opened.benchmark for course in courses],
+                store,
+                workplace,
+                machines,
+                resources,
+                console,
+                several=several,
+            )
+            if whole and connectivity is not None:
+                how = SMOKE if smoke else connectivity
+                with store.database(sweep) as database:
+                    planned = plan(database, sweep, how, kinds, path or ())
+                largest = max(machines.values(), key=lambda machine: machine.gpus_per_trial)
+                whole = run_analyses(planned, store, workplace, largest, console)
+            measured = connectivity is not None
+            _report(console, store, sweep, results, measured=measured, several=several)
         for title in _unconfirmed(runs):
             print(
                 f"{title}: no trial came to its end (see trials), so none is confirmed: "
