@@ -15,7 +15,7 @@ test: $(INSTALLED)
 
 ## Slow tests: whole sweeps, kills, every command of the README.
 soak: $(INSTALLED)
-	$(BIN)/python -m pytest -m soak
+	$(BIN)/python -m pytest -m soak --durations=40
 
 ## Lint, format, types, and the direction of imports.
 check: $(INSTALLED)

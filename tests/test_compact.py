@@ -469,9 +469,9 @@ def test_commits_at_every_moment_of_a_compaction(tmp_path: Path, upload: bool):
     [
         (None, 4),
         pytest.param(None, 1, marks=pytest.mark.soak),
-        pytest.param(12, 1, marks=pytest.mark.soak),
-        pytest.param(25, 1, marks=pytest.mark.soak),
-        pytest.param(35, 1, marks=pytest.mark.soak),
+        pytest.param(12, 3, marks=pytest.mark.soak),
+        pytest.param(25, 3, marks=pytest.mark.soak),
+        pytest.param(35, 3, marks=pytest.mark.soak),
     ],
 )
 def test_a_second_compaction_at_every_moment_of_the_first(

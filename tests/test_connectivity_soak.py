@@ -1,6 +1,7 @@
 """Trios, controls and all that is measured of them, with Ray: repeated, killed, minima lost."""
 
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -57,10 +58,14 @@ def test_everything_is_measured_once(calm: tuple[Path, Ended]) -> None:
         assert words in ended.out
 
 
-def test_a_second_start_does_nothing_and_one_more_path_trains_nothing(
-    calm: tuple[Path, Ended],
-) -> None:
-    root, before = calm[0], parquet(calm[0])
+@pytest.fixture
+def copied(calm: tuple[Path, Ended], tmp_path: Path) -> Path:
+    """A copy of its results, to go on with."""
+    return Path(shutil.copytree(calm[0], tmp_path / "copied" / "results"))
+
+
+def test_a_second_start_does_nothing_and_one_more_path_trains_nothing(copied: Path) -> None:
+    root, before = copied, parquet(copied)
     whole(root, *SMALL, script=SCRIPT)
     assert parquet(root) == before
     path = ("--path", "multitask:1->connected:2@all", "--measure", "path")
@@ -93,22 +98,20 @@ def test_killed_while_it_measures(calm: tuple[Path, Ended], tmp_path: Path) -> N
         ended = driver.wait()
     assert ended.status == 0, ended.err
     assert measured() >= before
-    undisturbed = tmp_path / "undisturbed" / "results"
-    whole(undisturbed, *SMALL, script=SCRIPT)
-    assert content(root) == content(undisturbed)
+    assert content(root) == content(calm[0])
     assert defects(root) == []
 
 
-def test_a_lost_minimum_is_named(tmp_path: Path) -> None:
-    root = tmp_path / "results"
-    whole(root, *SMALL, "--measure", "path", script=SCRIPT)
+def test_a_lost_minimum_is_named(copied: Path) -> None:
+    root = copied
     with Store(str(root)).database() as database:
         cell, where = database.sql(
             "SELECT cell_id, uri FROM minima WHERE minimum = 'multitask' AND task = 2 AND seed = 0"
             " ORDER BY cell_id IN (SELECT cell_id FROM runs WHERE purpose = 'control')"
         ).fetchall()[0]
     (root / where).unlink()
-    ended = sweep(root, *SMALL, "--measure", "similarity", script=SCRIPT)
+    new = ("--path", "multitask:1->multitask:2@all", "--measure", "path")
+    ended = sweep(root, *SMALL, *new, script=SCRIPT)
     assert ended.status == 2
     (line,) = ended.err.splitlines()
     assert line.startswith(f"connectivity: error: minimum multitask:2 of cell {cell} (seed 0)")

@@ -1,7 +1,6 @@
 """Whole sweeps with Ray: repeated, linked, interrupted, killed, in every mode."""
 
 import os
-import random
 import re
 import signal
 import time
@@ -96,19 +95,11 @@ def test_the_same_name_again_and_another_in_the_same_root(undisturbed: Undisturb
         path.rmdir()
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("--set", "learning_rate=0.02:0.3:log"),
-        ("--set", "line_samples=3"),
-        ("--tasks", "3"),
-        ("--network", "mlp-8-4"),
-    ],
-)
-def test_a_foreign_name_is_refused(undisturbed: Undisturbed, arguments: tuple[str, ...]) -> None:
+def test_a_foreign_name_is_refused(undisturbed: Undisturbed) -> None:
+    """As a user sees it; test_conductor.py has every way in which two sweeps differ."""
     root, _ = undisturbed
     before = files(root)
-    ended = sweep(root, *NAME, *arguments)
+    ended = sweep(root, *NAME, "--set", "line_samples=3")
     assert ended.status == 2
     assert re.fullmatch(r"small: error: sweep 'mine' was made .* another --name.*\n", ended.err)
     assert files(root) == before
@@ -152,7 +143,8 @@ def test_ctrl_c_before_anything_has_ended(tmp_path: Path) -> None:
 def test_ctrl_c_while_ray_starts(tmp_path: Path) -> None:
     root = tmp_path / "results"
     with started(root, *NAME) as driver:
-        wait_until(lambda: len(driver.processes()) > 1, "Ray did not start")
+        # Not just any process: imports start some too.
+        wait_until(lambda: "gcs_server" in str(driver.processes()), "Ray did not start")
         time.sleep(0.5)
         driver.interrupt()
         ended = driver.wait()
@@ -197,22 +189,6 @@ def test_ctrl_c_that_is_swallowed(tmp_path: Path, point: str) -> None:
     assert len(ended.err.splitlines()) <= 1
     after = point == "script._report"
     assert committed(tmp_path / "results") == after, "it went on"
-
-
-@pytest.mark.parametrize("seed", [1, 2])
-def test_a_driver_killed_twice_gives_the_same_sweep(
-    undisturbed: Undisturbed, tmp_path: Path, seed: int
-) -> None:
-    """SIGKILL at random moments, as when a spot machine goes."""
-    root, chance = tmp_path / "results", random.Random(seed)
-    blocks = sorted(chance.sample(range(1, 20), 2))
-    for enough in blocks:
-        with started(root, *NAME) as driver:
-            wait_until(lambda enough=enough: committed(root) >= enough, "no block has ended")
-            time.sleep(chance.random())
-            driver.kill()
-        assert query(root, "SELECT count(*) FROM runs")[0][0] >= enough
-    check_same(root, undisturbed, whole(root, *NAME))
 
 
 SLOW = '''"""One block that takes a while, on validation data."""
@@ -310,13 +286,12 @@ def test_pareto(tmp_path: Path) -> None:
     assert "MC-SGD" in ended.tables
 
 
-@pytest.mark.parametrize("preset", ["author", "cl-gym", "sequel-torch", "sequel-jax"])
-def test_presets(tmp_path: Path, preset: str) -> None:
+def test_a_preset(tmp_path: Path) -> None:
+    """Through to the rows; test_presets.py has all of them."""
     root = tmp_path / "results"
-    whole(root, *NAME, "--preset", preset, "--trials", "2", "--seeds", "1", "--tasks", "2")
+    whole(root, *NAME, "--preset", "cl-gym", "--trials", "2", "--seeds", "1", "--tasks", "2")
     sql = "SELECT DISTINCT path_reduction, continue_from FROM runs WHERE method = 'mcsgd'"
-    start = "connected" if preset == "cl-gym" else "sequential"
-    assert query(root, sql) == [("sum", start)]
+    assert query(root, sql) == [("sum", "connected")]
 
 
 def test_a_setting_may_name_its_method(tmp_path: Path) -> None:
