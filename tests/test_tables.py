@@ -284,6 +284,11 @@ def test_a_sweep_without_confirmed_cells_says_how_far_it_is(tmp_path: Path):
             "sweep s: no confirmed seed yet (cells 1, trials 2, best on validation 71.0 %)",
             "sweep t: no confirmed seed yet (cells 0, trials 1)",
         ]
+    more = [trial(0, benchmark="permuted-digits", value=0.9)]
+    store.commit("s", "more", {"trials": more})
+    with store.database("s") as database:
+        (line,) = pending(database)
+    assert line == "sweep s: no confirmed seed yet (cells 1, trials 3)"
 
 
 def test_markdown():
