@@ -88,6 +88,8 @@ class Sweep:
     places: Sequence[Place] = ()
     """Several benchmarks; none: the protocol's own."""
     several: bool = False
+    memory: int = 10**6
+    """Replicas that a worker has memory for."""
 
     @property
     def store(self) -> Store:
@@ -140,9 +142,13 @@ class Sweep:
             if any(map(fails, pack.blocks)):
                 conductor.on_trial_complete(name, error=True)
                 continue
-            outcomes = end_of(pack)
-            commit(self.store, self.name, pack, outcomes)
-            result = {"accuracy": 0.5, "task": 4, "outcomes": list(outcomes.items())}
+            if len(pack.cells) > self.memory:
+                result = {"accuracy": 0.0, "task": 0, "too_large": len(pack.cells)}
+                ended = ended[: -len(pack.blocks)]
+            else:
+                outcomes = end_of(pack)
+                commit(self.store, self.name, pack, outcomes)
+                result = {"accuracy": 0.5, "task": 4, "outcomes": list(outcomes.items())}
             conductor.on_trial_result(name, result)
             conductor.on_trial_complete(name, result)
         return conductor, ended
@@ -568,6 +574,35 @@ def test_packed_or_not_it_is_the_same_sweep(
         assert conductor.done == packs
     if stack == 64:
         assert conductor.done > 1.5 * packs, "hardly anything was packed"
+
+
+@pytest.mark.parametrize(("stack", "memory"), [(64, 10), (6, 4), (3, 2), (6, 1)])
+def test_stacks_too_large_for_the_memory_are_halved(
+    unpacked: Sweep, tmp_path: Path, stack: int, memory: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Down to single seeds of a configuration, if it must be; the trials are the same.
+
+    So are the rows while a configuration's seeds stay together: apart, they are pruned afterwards.
+    """
+    sweep = replace(unpacked, root=tmp_path, stack=stack, memory=memory)
+    with caplog.at_level("INFO"):
+        conductor, ended = sweep.run(seed=stack)
+    assert conductor.finished
+    assert not conductor.failed
+    assert sweep.trials() == unpacked.trials()
+    if memory > 1:
+        assert sweep.results() == unpacked.results()
+    _, searched, confirmed = sweep.results()
+    ran = sum(len(block.cells) for block in ended)
+    assert ran == len(searched) + len(confirmed), "a cell ran twice"
+    assert 1 <= conductor.fits[PLACE.benchmark] <= memory
+    said = caplog.text.count("out of memory with")
+    assert 1 <= said <= stack * 3 + 1, "what is known of the memory was not used again"
+
+
+def test_one_replica_without_memory_has_failed(tmp_path: Path) -> None:
+    conductor, _ = Sweep(tmp_path, memory=0, stack=4).run()
+    assert len(conductor.failed) > 1
 
 
 @pytest.mark.parametrize("seed", range(3))

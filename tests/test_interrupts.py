@@ -23,8 +23,9 @@ from lmc_ray.sweep.analyst import run_analyses
 from lmc_ray.sweep.backoff import Backoff
 from lmc_ray.sweep.cluster import Resources
 from lmc_ray.sweep.conductor import Conductor
+from lmc_ray.sweep.packs import Packing
+from lmc_ray.sweep.place import open_place
 from lmc_ray.sweep.runner import Machine, run_sweep
-from lmc_ray.sweep.script import open_place
 from lmc_ray.sweep.study import Protocol, StudyRun
 from lmc_ray.sweep.trainable import Workplace
 
@@ -140,18 +141,18 @@ def test_one_during_the_start_of_a_sweep(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(Conductor, "start", interrupted_start)
     monkeypatch.setattr(runner, "_tune", lambda *_: pytest.fail("it goes on"))
-    place, benchmark = open_place("rotated-digits", 2, None, None, "mlp-8-8")
+    place, benchmark, _ = open_place("rotated-digits", 2, None, None, "mlp-8-8")
     study = Study(method="naive-sgd", pinned=True, space={"batch_size": 64, "epochs": 1})
     studies = [StudyRun(study, Protocol(place=place, trials=0, seeds=1), 1)]
     store = Store(str(tmp_path / "results"))
-    where = Workplace("mine", store.root, None, "rotated-digits")
+    where = Workplace("mine", store.root, None, {"rotated-digits": "rotated-digits"})
     with INTERRUPT.watched(), INTERRUPT.deferred():
         whole = run_sweep(
             studies,
-            benchmark,
+            [benchmark],
             store,
             where,
-            Machine(0.0, 1),
+            {"rotated-digits": Machine(0.0, 1, Packing(1))},
             Resources(1, 0.0, 1),
             Console(quiet=True),
         )
@@ -161,12 +162,14 @@ def test_one_during_the_start_of_a_sweep(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_one_between_the_sweep_and_its_analyses(tmp_path: Path) -> None:
     store = Store(str(tmp_path / "results"))
-    where = Workplace("mine", store.root, None, "rotated-digits")
+    where = Workplace("mine", store.root, None, {"rotated-digits": "rotated-digits"})
     analysis: Any = type("Waiting", (), {"id": "a1"})
     with INTERRUPT.watched(), INTERRUPT.deferred():
         ctrl_c()
         planned = Plan([analysis], {})
-        assert not run_analyses(planned, store, where, Machine(0.0, 1), Console(quiet=True))
+        assert not run_analyses(
+            planned, store, where, Machine(0.0, 1, Packing(1)), Console(quiet=True)
+        )
 
 
 def test_one_while_the_results_root_is_away() -> None:

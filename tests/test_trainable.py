@@ -17,6 +17,7 @@ from lmc_ray.store import Store
 from lmc_ray.store.presence import plant_flag
 from lmc_ray.sweep.cells import Block, Cell, Outcome, Pack, Place
 from lmc_ray.sweep.trainable import StackTrainable, Workplace, benchmark_at, stored_outcomes
+from lmc_ray.training import Training
 
 TASKS = 3
 CHANCE = 0.1
@@ -550,6 +551,29 @@ def test_a_pack_whose_blocks_are_all_pruned_has_ended(tmp_path: Path, place: Pla
     assert result["done"]
     assert [len(outcome.curve) for _, outcome in result["outcomes"]] == [1, 2]
     assert {outcome.status for _, outcome in result["outcomes"]} == {"pruned"}
+
+
+def test_a_stack_too_large_for_the_memory_says_so(
+    tmp_path: Path, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And leaves nothing behind; the same worker trains a smaller one."""
+    stacks = packed(tmp_path, *(block(place, "stable-sgd", {}, {"dropout": p}) for p in (0.1, 0.2)))
+    learn = Training.step
+
+    def too_large(training: Training) -> None:
+        if training.task == 1 and len(training.records) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        learn(training)
+
+    monkeypatch.setattr(Training, "step", too_large)
+    trainable = StackTrainable(config=stacks)
+    assert not trainable.train()["done"]
+    result = trainable.train()
+    assert result["done"]
+    assert result["too_large"] == 4
+    assert not [path for path in tmp_path.rglob("*") if path.suffix in (".parquet", ".pt")]
+    trainable.reset(config(tmp_path, block(place, "stable-sgd", {})))
+    assert "outcomes" in finish(trainable)
 
 
 # Data and workers

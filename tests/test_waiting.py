@@ -161,7 +161,7 @@ def test_whatever_comes_over_a_pack_is_logged_for_each_of_its_blocks(tmp_path: P
     driver.on_trial_result("one", {"waits": "Input/output error"})
     driver.on_trial_complete("one", {"done": True, "lost": "Input/output error"})
     for event in ("resumed", "commit retried", "not committed"):
-        told = [line for line in lines(log) if line.startswith(f"{event} multitask trial ")]
+        told = [line for line in lines(log) if line.startswith(f"{event} multitask on ")]
         ids = [line.split(": ")[1].split() for line in told]
         assert ids == [[cell.id for cell in block.cells] for block in blocks], event
 
@@ -175,9 +175,11 @@ def test_a_pack_that_is_resumed_for_its_last_task_says_so(tmp_path: Path, log: P
     commit(sweep.store, sweep.name, pack, outcomes)
     result = {"accuracy": 0.25, "task": 4, "resumed": 3, "outcomes": list(outcomes.items())}
     driver.on_trial_complete("one", result)
-    told = [" ".join(line.split()[:4]) for line in lines(log) if line.startswith("resumed")]
-    assert told == [f"resumed multitask trial {block.trial}" for block in pack.blocks]
-    ends = [line for line in lines(log) if line.startswith("committed multitask trial ")]
+    told = [" ".join(line.split()[:6]) for line in lines(log) if line.startswith("resumed")]
+    assert told == [
+        f"resumed multitask on rotated-digits trial {block.trial}" for block in pack.blocks
+    ]
+    ends = [line for line in lines(log) if line.startswith("committed multitask on ")]
     for line, block in zip(ends, pack.blocks, strict=True):
         own = [outcomes[cell.id].value for cell in block.cells]
         assert f"(accuracy {sum(own) / 2:.4f} after 4 tasks" in line

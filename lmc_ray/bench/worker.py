@@ -28,7 +28,7 @@ from lmc_ray.models import build
 
 PHASES = ("data", "gradient", "update", "connection", "evaluation", "other")
 _FUNCTIONS = {
-    "loss_and_gradient": "gradient",
+    "call_or_replay": "gradient",  # what `loss_and_gradient` is called through
     "momentum_step": "update",
     "epoch": "data",
     "mixed_epoch": "data",

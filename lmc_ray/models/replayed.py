@@ -30,7 +30,7 @@ def replayed(loss_and_gradient: Gradient) -> Gradient:
     graphs: WeakKeyDictionary[Any, _Graphs] = WeakKeyDictionary()
 
     @wraps(loss_and_gradient)
-    def wrapper(
+    def call_or_replay(
         network: Any,
         theta: Tensor,
         images: Tensor,
@@ -45,7 +45,7 @@ def replayed(loss_and_gradient: Gradient) -> Gradient:
         own = graphs.setdefault(network, _Graphs())
         return own.call(lambda *tensors: loss_and_gradient(network, *tensors), arguments, out)
 
-    return cast(Gradient, wrapper)
+    return cast(Gradient, call_or_replay)
 
 
 class _Graphs:

@@ -38,7 +38,7 @@ class Conductor(Searcher):
         chances: accuracy of guessing, for diverged cells, by benchmark.
         packings: how blocks share stacks, by benchmark.
         changed: called whenever a block has ended; True if it has run just now.
-        hindered: called with the reason whenever a commit has to wait.
+        hindered: told whenever a commit has to wait, or a stack was too large.
         several: whether the sweep may hold other benchmarks than these studies'.
     """
 
@@ -67,6 +67,8 @@ class Conductor(Searcher):
         self.ready: deque[tuple[StudyRun, list[Block]]] = deque()
         """Packs to run, in the order in which the studies gave them out; their blocks are whole."""
         self.running: dict[str, tuple[StudyRun, list[Block]]] = {}
+        self.fits: dict[str, int] = {}
+        """Replicas of a stack, by benchmark, where more have run out of memory."""
         self.links: dict[str, dict[str, Any]] = {}
         """Cells of other sweeps that are taken over but not committed yet, with what is new."""
         self.done = 0
@@ -110,9 +112,12 @@ class Conductor(Searcher):
         if self.problem or INTERRUPT.seen:
             return Searcher.FINISHED
         if self.ready:
-            self.running[trial_id] = self.ready.popleft()
-            _, blocks = self.running[trial_id]
-            pack = Pack(tuple(self._missing(block) for block in blocks))
+            study, blocks = self.ready.popleft()
+            pack = self._fitting(study, blocks)
+            now = blocks[: len(pack.blocks)]
+            self.running[trial_id] = study, now
+            if later := blocks[len(now) :]:
+                self.ready.appendleft((study, later))
             return {"pack": pack, "workplace": self.workplace}
         return Searcher.FINISHED if self.finished else None
 
@@ -135,12 +140,18 @@ class Conductor(Searcher):
                 tell_block("not run", block, result["mistake"])
             self.problem = UserError(result["mistake"])
             return
+        if result.get("too_large", 0) > 1:
+            self._halve(study, blocks, result["too_large"])
+            return
         ended = {} if error or outcomes is None else dict(outcomes)
         self.ledger |= ended
         for block in blocks:
             if ended:
                 _tell_outcomes(block, ended, result)
-                self._tell(study, block, ran=True)
+                if all(cell.id in self.ledger for cell in block.cells):
+                    self._tell(study, block, ran=True)
+                else:  # it did not fit into one stack
+                    self.ready.appendleft((study, [block]))
             else:
                 tell_block("failed", block)
                 self.failed.append(block)
@@ -156,7 +167,7 @@ class Conductor(Searcher):
             else:
                 _tell_resumed(block, result)
         if "waits" in result:
-            self.hindered(result["waits"])
+            self.hindered(f"waiting for the results root: {result['waits']}")
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its searcher so as to restore it; ours is rebuilt from the ledger."""
@@ -233,6 +244,28 @@ class Conductor(Searcher):
             return block
         # The limits are for the mean of the whole block: the study prunes it afterwards.
         return replace(block, cells=missing, prune_below=())
+
+    def _fitting(self, study: StudyRun, blocks: Sequence[Block]) -> Pack:
+        """What of these blocks goes into the next stack: all, where that much memory is."""
+        fits = self.fits.get(study.protocol.place.benchmark)
+        pack: list[Block] = []
+        for block in map(self._missing, blocks):
+            if fits is not None and len(Pack((*pack, block)).cells) > fits:
+                if not pack:  # seeds of one configuration, in two stacks
+                    pack.append(replace(block, cells=block.cells[:fits], prune_below=()))
+                break
+            pack.append(block)
+        return Pack(tuple(pack))
+
+    def _halve(self, study: StudyRun, blocks: list[Block], replicas: int) -> None:
+        """Run what was too large for the memory again, in smaller stacks."""
+        benchmark = study.protocol.place.benchmark
+        fits = self.fits[benchmark] = min(replicas // 2, self.fits.get(benchmark, replicas))
+        reason = f"out of memory with {replicas} replicas a stack on {benchmark}"
+        for block in blocks:
+            tell_block("too large", block, reason)
+        self.hindered(f"{reason}: going on with {fits}")
+        self.ready.appendleft((study, blocks))
 
     def _advance(self) -> None:
         """Take blocks from the studies until all of them wait, or fill a stack if asynchronous.
@@ -324,7 +357,7 @@ class Conductor(Searcher):
                 return
             except OSError as problem:
                 tell("commit retried", f"trials and cells taken over: {problem}")
-                self.hindered(one_line(problem))
+                self.hindered(f"waiting for the results root: {one_line(problem)}")
                 if not backoff.wait():
                     if not INTERRUPT.seen:
                         self.problem = self._out_of_reach(one_line(problem))

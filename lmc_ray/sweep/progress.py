@@ -42,12 +42,10 @@ class Progress:
         self._ran += 1
 
     def hindered(self, reason: str) -> None:
-        """Say why nothing goes on; the same reason once."""
+        """Say what keeps the sweep from going on as planned; the same reason once."""
         if reason != self._reason:
             self._reason = reason
-            self._console.print(
-                f"waiting for the results root: {reason}", highlight=False, soft_wrap=True
-            )
+            self._console.print(reason, highlight=False, soft_wrap=True)
 
     def show(self, done: int, total: int, best: dict[str, float]) -> None:
         """Say how far the sweep is.

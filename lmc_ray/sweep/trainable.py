@@ -68,12 +68,17 @@ class StackTrainable(tune.Trainable):
 
         Beside accuracy and task there may be: `resumed` (after which task this worker took the
         pack up), `outcomes` (committed), `waits` (not yet, and why), `lost` (not at all, and why),
-        `mistake` (nothing can be done here before the user has mended it).
+        `mistake` (nothing can be done here before the user has mended it), `too_large` (how many
+        replicas the device has no memory for).
         """
+        nothing = {"accuracy": 0.0, "task": 0, "done": True}
         if self.mistake is not None:
-            return {"accuracy": 0.0, "task": 0, "done": True, "mistake": self.mistake}
-        if not self.training.finished:
+            return nothing | {"mistake": self.mistake}
+        try:
             self._learn()
+        except torch.OutOfMemoryError:
+            self.checkpoints.remove(self.pack)
+            return nothing | {"too_large": len(self.pack.cells)}
         training = self.training
         accuracy = fmean(training.accuracy(record) for record in training.records)
         result = {"accuracy": accuracy, "task": training.task, "resumed": self.resumed}
@@ -108,6 +113,8 @@ class StackTrainable(tune.Trainable):
     def _learn(self) -> None:
         """One task, then the comparison with other trials, then a checkpoint."""
         training = self.training
+        if training.finished:  # what is left is to commit it
+            return
         training.step()
         for block, places in self.pack.places:
             limit = block.prune_below[training.task - 1] if block.prune_below else None
