@@ -5,6 +5,7 @@ which is what `python sweeps/mcsgd.py` does, short of a new interpreter.
 """
 
 import hashlib
+import json
 import os
 import re
 import runpy
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 from image_sources import random_split, write_tree
 
+from lmc_ray.bench.measure import device_name
 from lmc_ray.benchmarks import load
 from lmc_ray.sweep.cells import Outcome
 from lmc_ray.sweep.cluster import Resources
@@ -359,6 +361,49 @@ def test_how_stacks_are_filled(
     (usual, *_), (name, *found) = seen
     assert found == [generation, packing.replicas, packing]
     assert (name == usual) == (generation == 5)
+
+
+def test_stacks_are_as_bench_found_them_best(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """On this machine and for this network, unless the user says otherwise; no other sweep."""
+    seen = []
+
+    def look(runs, opened, store, workplace, machines, *rest, **more) -> bool:
+        (machine,) = machines.values()
+        seen.append((workplace.sweep, machine.packing.replicas, machine.max_concurrent))
+        return True
+
+    monkeypatch.setattr("lmc_ray.sweep.script.run_sweep", look)
+    monkeypatch.setattr("lmc_ray.sweep.script.connect", lambda: Resources(4, 0.0, 1))
+    monkeypatch.setenv("LMC_CACHE", str(tmp_path / "cache"))
+    run()
+    noted = {device_name(): {"mlp-64-64": {"8": [5, 3], "256": [1, 4]}, "mlp-8": {"8": [9, 9]}}}
+    (tmp_path / "cache" / "speeds.json").write_text(json.dumps(noted))
+    run("--network", "mlp-64-64")
+    run("--network", "mlp-64-64", "--replicas", "7")
+    run("--network", "mlp-64-64", "--max-concurrent", "2")
+    monkeypatch.setattr("lmc_ray.sweep.script.connect", lambda: Resources(4, 0.0, 1, joined=True))
+    run("--network", "mlp-64-64")
+    (_, *default), *others = seen
+    assert default == [2, 4]
+    assert [found for _, *found in others] == [[5, 3], [7, 3], [5, 2], [2, 4]]
+    assert len({name for name, *_ in others}) == 1
+
+
+def test_workers_that_do_not_fit_into_memory_are_refused(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    little = Resources(64, 0.0, 1, memory=2e9)
+    monkeypatch.setattr("lmc_ray.sweep.script.connect", lambda: little)
+    ended = run("--results", str(tmp_path / "results"))
+    assert ended.status == 2
+    assert re.search(
+        r"64 workers with stacks of 2 replicas need about \d+\.\d GB, 0\.\d GB each;"
+        r" there are 2\.0 GB: lower --max-concurrent or --replicas\n$",
+        ended.err,
+    )
+    assert not list(tmp_path.rglob("*.parquet"))
 
 
 def test_what_a_sweep_says_at_its_end(

@@ -3,6 +3,7 @@
 import os
 import uuid
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ class Resources:
     nodes: int
     joined: bool = False
     """Whether it was there before us, and may serve others."""
+    memory: float = inf
+    """Bytes that Ray has for workers, where it is ours alone; a cluster's nodes see to themselves.
+    """
 
 
 def connect() -> Resources:
@@ -59,7 +63,8 @@ def connect() -> Resources:
     total = ray.cluster_resources()
     nodes = sum(node["Alive"] for node in ray.nodes())
     cpus, gpus = (max(total.get(name, 0), most[name]) for name in ("CPU", "GPU"))
-    return Resources(int(cpus), float(gpus), nodes, joined)
+    memory = inf if joined else total.get("memory", inf)
+    return Resources(int(cpus), float(gpus), nodes, joined, memory)
 
 
 def _most(name: str) -> int:

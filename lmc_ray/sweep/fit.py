@@ -5,12 +5,15 @@ from lmc_ray.errors import UserError
 from lmc_ray.learners.evaluation import EVALUATION_GROUP
 from lmc_ray.models import Network
 
+PATH_ENDS = 6
+"""Minima that a trio keeps for the ends of its paths."""
+
 _TRIO = 4
 """Minima that a trio evaluates together, the most of any method."""
 
 
 def check_fits(
-    network: Network, *, batch_size: int, replicas: int, workers: int, memory: int, kept: int = 0
+    network: Network, *, batch_size: int, replicas: int, workers: int, memory: float, kept: int = 0
 ) -> None:
     """Refuse workers that need more memory together than there is.
 

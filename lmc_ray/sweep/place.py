@@ -1,13 +1,16 @@
 """Where cells learn: a benchmark, opened as the user asks for it, and a share of a cluster."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from lmc_ray.bench.recommend import Choice, recommended
 from lmc_ray.benchmarks import Benchmark, defaults, load
 from lmc_ray.errors import UserError
 from lmc_ray.models import build
 from lmc_ray.sweep.cells import Place
 from lmc_ray.sweep.cluster import Resources
+from lmc_ray.sweep.fit import PATH_ENDS, check_fits
 from lmc_ray.sweep.packs import Packing
 from lmc_ray.sweep.runner import Machine
 
@@ -50,14 +53,59 @@ def _from_anywhere(benchmark: str) -> str:
     return f"{family}{dash}{Path(word).expanduser().resolve()}" if "/" in word else benchmark
 
 
+def noted_for(resources: Resources, network: str, batch_sizes: Sequence[int]) -> Choice | None:
+    """What `lmc-ray bench` found best here for the smallest batches, which gain most by stacks.
+
+    Nothing on a cluster: its nodes are other devices.
+    """
+    return None if resources.joined else recommended(network, min(batch_sizes))
+
+
+def check_memory_of_workers(
+    resources: Resources, opened: Opened, machine: Machine, batch_sizes: Sequence[int], kept: int
+) -> None:
+    """Refuse a sweep whose workers would not fit into memory; GPUs halve their stacks instead.
+
+    Args:
+        resources: the cluster.
+        opened: what they train on.
+        machine: how many workers, and their stacks.
+        batch_sizes: that the studies may use.
+        kept: tasks after which a trio's minima are kept as files.
+
+    Raises:
+        UserError: with the numbers.
+    """
+    if machine.gpus_per_trial:
+        return
+    network = build(opened.place.network, opened.benchmark.image_shape, opened.benchmark.classes)
+    check_fits(
+        network,
+        batch_size=max(batch_sizes),
+        replicas=machine.packing.replicas,
+        workers=machine.max_concurrent,
+        memory=resources.memory,
+        kept=3 * kept + PATH_ENDS,
+    )
+
+
 def machine_for(
     resources: Resources,
     network: str,
     gpus_per_trial: float | None,
     max_concurrent: int | None,
     replicas: int | None,
+    noted: Choice | None = None,
 ) -> Machine:
     """How much of the cluster one pack takes, and what is in it.
+
+    Args:
+        resources: the cluster.
+        network: what is trained.
+        gpus_per_trial: the user's wish, as the next two; None: a default.
+        max_concurrent: packs at a time.
+        replicas: in a stack at most.
+        noted: what was found best on this device, before the defaults.
 
     Raises:
         UserError: more GPUs than the cluster has.
@@ -70,6 +118,8 @@ def machine_for(
         raise UserError(f"--gpus-per-trial {share}: the cluster has {resources.gpus:g} GPUs")
     fit = int(resources.gpus / share) if share else resources.cpus
     workers = max_concurrent or max(1, min(fit, resources.cpus))
+    if noted is not None:
+        workers, replicas = max_concurrent or noted.workers, replicas or noted.replicas
     # On a GPU one large stack is faster than several side by side: as many as there are GPUs.
     apart = min(workers, max(1, int(resources.gpus / max(share, 1)))) if share else workers
     return Machine(share, workers, Packing(replicas or (32 if share else 2), apart))

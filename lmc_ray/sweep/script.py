@@ -21,8 +21,14 @@ from lmc_ray.sweep.analyses import KINDS, SMOKE, Connectivity, check_paths, kind
 from lmc_ray.sweep.analyst import run_analyses
 from lmc_ray.sweep.cluster import connect
 from lmc_ray.sweep.keeping import room, tasks_to_keep
-from lmc_ray.sweep.place import Opened, machine_for, open_place
-from lmc_ray.sweep.runner import run_sweep, sweep_name
+from lmc_ray.sweep.place import (
+    Opened,
+    check_memory_of_workers,
+    machine_for,
+    noted_for,
+    open_place,
+)
+from lmc_ray.sweep.runner import Machine, run_sweep, sweep_name
 from lmc_ray.sweep.space import parse
 from lmc_ray.sweep.study import Protocol, Study, StudyRun, titles
 from lmc_ray.sweep.trainable import Workplace
@@ -30,6 +36,7 @@ from lmc_ray.sweep.wishes import (
     DEFAULT_BENCHMARK,
     Wishes,
     as_wished,
+    batch_sizes,
     benchmarks_of,
     check_memory,
 )
@@ -232,12 +239,15 @@ def main(
         store.check_writable()
 
         resources = connect()
-        machines = {
-            place.benchmark: machine_for(
-                resources, place.network, gpus_per_trial, max_concurrent, replicas
+        machines: dict[str, Machine] = {}
+        for course in courses:
+            place, sizes = course.opened.place, batch_sizes(course.studies)
+            noted = noted_for(resources, place.network, sizes)
+            machine = machines[place.benchmark] = machine_for(
+                resources, place.network, gpus_per_trial, max_concurrent, replicas, noted
             )
-            for place in (course.opened.place for course in courses)
-        }
+            kept = len(course.protocol.keep_minima)
+            check_memory_of_workers(resources, course.opened, machine, sizes, kept)
         console = Console(highlight=False)
         runs: list[StudyRun] = []
         rooms: list[tuple[int, int]] = []

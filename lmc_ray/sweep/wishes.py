@@ -7,7 +7,7 @@ from typing import Any
 
 from lmc_ray.benchmarks import Benchmark, defaults
 from lmc_ray.errors import UserError, unknown
-from lmc_ray.learners import METHODS
+from lmc_ray.learners import METHODS, hyperparameters
 from lmc_ray.learners.presets import preset as preset_values
 from lmc_ray.sweep.space import Range
 from lmc_ray.sweep.study import Study, check_methods
@@ -195,3 +195,15 @@ def _space(study: Study, benchmark: str, wishes: Wishes, others: Sequence[Study]
 
 def _searched(value: Any, default: Range) -> Any:
     return value if isinstance(value, Range | list) else default
+
+
+def batch_sizes(studies: Sequence[Study]) -> list[int]:
+    """Smallest and largest and all that is listed, of whatever the studies may train with."""
+    found: list[int] = []
+    for study in studies:
+        wanted = study.space.get("batch_size", hyperparameters(study.method, {}).batch_size)
+        if isinstance(wanted, Range):
+            found += [int(wanted.low), int(wanted.high)]
+        else:
+            found += wanted if isinstance(wanted, list) else [wanted]
+    return found
