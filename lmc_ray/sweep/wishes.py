@@ -103,6 +103,18 @@ def check_memory(study: Study, benchmark: Benchmark) -> None:
         )
 
 
+def batch_sizes(studies: Sequence[Study]) -> list[int]:
+    """Smallest and largest and all that is listed, of whatever the studies may train with."""
+    found: list[int] = []
+    for study in studies:
+        wanted = study.space.get("batch_size", hyperparameters(study.method, {}).batch_size)
+        if isinstance(wanted, Range):
+            found += [int(wanted.low), int(wanted.high)]
+        else:
+            found += wanted if isinstance(wanted, list) else [wanted]
+    return found
+
+
 def _fields(method: str) -> Mapping[str, Any]:
     return METHODS[method].hyperparameters.__dataclass_fields__
 
@@ -195,15 +207,3 @@ def _space(study: Study, benchmark: str, wishes: Wishes, others: Sequence[Study]
 
 def _searched(value: Any, default: Range) -> Any:
     return value if isinstance(value, Range | list) else default
-
-
-def batch_sizes(studies: Sequence[Study]) -> list[int]:
-    """Smallest and largest and all that is listed, of whatever the studies may train with."""
-    found: list[int] = []
-    for study in studies:
-        wanted = study.space.get("batch_size", hyperparameters(study.method, {}).batch_size)
-        if isinstance(wanted, Range):
-            found += [int(wanted.low), int(wanted.high)]
-        else:
-            found += wanted if isinstance(wanted, list) else [wanted]
-    return found
