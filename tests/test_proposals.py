@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
+from simulation import propose, prune_below
 
 from lmc_ray.sweep import Range
 from lmc_ray.sweep.proposals import (
@@ -17,8 +18,6 @@ from lmc_ray.sweep.proposals import (
     STARTUP_TRIALS,
     Trial,
     pareto_front,
-    propose,
-    prune_below,
 )
 from lmc_ray.sweep.space import distributions
 

@@ -47,6 +47,8 @@ def connect() -> Resources:
     # Tune would otherwise write each result three times over, to files that nobody reads.
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    # Nor does anybody read its state, all trials so far, which it would write now and then.
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", str(2**31))
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # ours serves the whole command
     # A lost worker is no news for the terminal; the log has it.
     os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
