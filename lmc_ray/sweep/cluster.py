@@ -8,6 +8,7 @@ from typing import Any
 
 import ray
 from ray._private import ray_constants
+from ray.exceptions import TaskUnschedulableError, WorkerCrashedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from lmc_ray.errors import UserError
@@ -115,7 +116,11 @@ def check_shared(folder: str) -> None:
             if not node["Alive"]:
                 continue
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            if not ray.get(exists.options(scheduling_strategy=there).remote(str(probe))):
+            try:
+                seen = ray.get(exists.options(scheduling_strategy=there).remote(str(probe)))
+            except (TaskUnschedulableError, WorkerCrashedError):
+                continue  # the node has gone, which Ray may notice only now
+            if not seen:
                 raise UserError(
                     f"node {node['NodeManagerAddress']} does not see the results root {folder}:"
                     " use a folder that all nodes share, or object storage (--results s3://…)"
