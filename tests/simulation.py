@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
+from optuna.distributions import BaseDistribution
+
 from lmc_ray.sweep import Range, Study
 from lmc_ray.sweep.cells import Block, Cell, Outcome, Place, outcome
-from lmc_ray.sweep.proposals import Trial
+from lmc_ray.sweep.proposals import Direction, History, Trial
 from lmc_ray.sweep.study import Protocol, StudyRun
 
 TASKS = 4
@@ -47,6 +49,27 @@ def study(method: str = "stable-sgd", **changes: Any) -> Study:
 
 def protocol(**changes: Any) -> Protocol:
     return Protocol(**({"place": PLACE, "trials": 16, "seeds": 3} | changes))
+
+
+def propose(
+    space: Mapping[str, BaseDistribution],
+    trials: Sequence[Trial],
+    number: int,
+    seed: int,
+    directions: Sequence[Direction],
+) -> dict[str, Any]:
+    """What is proposed to somebody who knows these trials, and has never asked before."""
+    return told(trials, History(space, TASKS, directions)).propose(number, seed)
+
+
+def prune_below(trials: Sequence[Trial], tasks: int) -> tuple[float | None, ...]:
+    return told(trials, History({}, tasks, ["maximize"])).prune_below()
+
+
+def told(trials: Sequence[Trial], history: History) -> History:
+    for trial in trials:
+        history.tell(trial)
+    return history
 
 
 def noise(cell: Cell, task: int) -> float:
@@ -161,7 +184,7 @@ def simulate(
     return Result(
         params=[proposal.params for proposal in run.proposals],
         trials=[proposal.trial for proposal in run.proposals],
-        limits=[proposal.block.prune_below for proposal in run.proposals],
+        limits=[proposal.prune_below for proposal in run.proposals],
         chosen=run.chosen,
         ledger=ledger,
         ran=ended,

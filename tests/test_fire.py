@@ -217,14 +217,14 @@ def test_a_disk_that_fills_up_or_is_not_mounted(calm: Calm, tmp_path: Path) -> N
 
 # Nodes
 
-# A head and two nodes with one core each; a line on standard input takes one away, or adds one.
+# Nodes with one core each, a head among them; a line on standard input takes one away, or adds one.
 NODES = """
 import sys
 from ray.cluster_utils import Cluster
 
 small = {"num_cpus": 1, "node_ip_address": "127.0.0.1", "object_store_memory": 80 * 2**20}
 cluster = Cluster(initialize_head=True, head_node_args={**small, "include_dashboard": False})
-nodes = [cluster.add_node(**small) for _ in range(2)]
+nodes = [cluster.add_node(**small) for _ in range(int(sys.argv[1]) - 1)]
 cluster.wait_for_nodes()
 print(cluster.address, flush=True)
 for line in sys.stdin:
@@ -245,7 +245,7 @@ LONG_OPTIONS = ("--name", "long", "--tasks", "6", "--network", "mlp-64-64", "--r
 
 @dataclass
 class Nodes:
-    """A cluster of three nodes on loopback, in a session of its own."""
+    """A cluster on loopback, in a session of its own."""
 
     process: subprocess.Popen[str]
 
@@ -264,11 +264,11 @@ LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 @contextmanager
-def three_nodes() -> Iterator[tuple[Nodes, dict[str, str]]]:
+def cluster_of(number: int) -> Iterator[tuple[Nodes, dict[str, str]]]:
     """The cluster, and what makes a driver join it."""
-    for _ in range(STARTS):  # on a busy machine one of three nodes may fail to come up
+    for _ in range(STARTS):  # on a busy machine one of them may fail to come up
         process = subprocess.Popen(
-            [sys.executable, "-c", NODES],
+            [sys.executable, "-c", NODES, str(number)],
             env=clean_environment() | LOOPBACK,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -293,7 +293,7 @@ def test_a_cluster_that_loses_nodes_and_its_driver(tmp_path: Path) -> None:
     script.write_text(LONG)
     calm_root, root = tmp_path / "calm" / "results", tmp_path / "fire" / "results"
     calm = calm_root, whole(calm_root, *LONG_OPTIONS, script=script)
-    with three_nodes() as (nodes, join):
+    with cluster_of(3) as (nodes, join):
         with started(root, *LONG_OPTIONS, script=script, environment=join) as driver:
             wait_until(lambda: len(checkpoints(root)) == 3, "a block has no checkpoint")
             with started(root, *LONG_OPTIONS, script=script, environment=join) as second:

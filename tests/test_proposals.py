@@ -10,15 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
+from simulation import propose, prune_below
 
-from lmc_ray.sweep import Range
+from lmc_ray.sweep import Range, proposals
 from lmc_ray.sweep.proposals import (
     PRUNING_NEEDS,
     STARTUP_TRIALS,
     Trial,
     pareto_front,
-    propose,
-    prune_below,
 )
 from lmc_ray.sweep.space import distributions
 
@@ -119,6 +118,16 @@ def test_optuna_is_told_the_truth(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen[1].intermediate_values == {1: 0.5, 2: 0.4, 3: 0.3}
     assert seen[2].values == [0.1]
     assert [each.params for each in seen] == [t.params for t in (trial(0), pruned, diverged)]
+
+
+def test_of_a_long_history_the_latest_and_the_best_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proposals, "LATEST", 4)
+    monkeypatch.setattr(proposals, "BEST", 3)
+    values = [0.1, 0.8, 0.2, 0.9, 0.7, 0.8, 0.3, 0.95, 0.4, 0.5, 0.6]
+    trials = [trial(number, values=(value,)) for number, value in enumerate(values)]
+    seen = told(trials, monkeypatch)
+    # Of two equals the earlier one, and none twice.
+    assert [each.value for each in seen] == [0.8, 0.9, 0.95, 0.4, 0.5, 0.6]
 
 
 @pytest.mark.parametrize("state", ["pruned", "diverged"])

@@ -10,11 +10,11 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from simulation import propose
 
 from lmc_ray.errors import UserError
 from lmc_ray.learners import METHODS
 from lmc_ray.sweep import Range
-from lmc_ray.sweep.proposals import propose
 from lmc_ray.sweep.space import distributions, fixed, parse
 
 

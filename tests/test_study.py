@@ -19,7 +19,9 @@ from simulation import (
     Result,
     curve,
     end,
+    propose,
     protocol,
+    prune_below,
     simulate,
     study,
 )
@@ -27,7 +29,6 @@ from simulation import (
 from lmc_ray.errors import UserError
 from lmc_ray.sweep import Range, Study
 from lmc_ray.sweep.cells import Block, Outcome
-from lmc_ray.sweep.proposals import propose, prune_below
 from lmc_ray.sweep.study import SEARCH_SEEDS_FROM, Protocol, StudyRun, check_methods
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import ray
 from ray._private import ray_constants
+from ray.exceptions import TaskUnschedulableError, WorkerCrashedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from lmc_ray.errors import UserError
@@ -51,6 +52,8 @@ def connect() -> Resources:
     # Tune would otherwise write each result three times over, to files that nobody reads.
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    # Nor does anybody read its state, all trials so far, which it would write now and then.
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", str(2**31))
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # ours serves the whole command
     # A lost worker is no news for the terminal; the log has it.
     os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
@@ -118,7 +121,11 @@ def check_shared(folder: str) -> None:
             if not node["Alive"]:
                 continue
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            if not ray.get(exists.options(scheduling_strategy=there).remote(str(probe))):
+            try:
+                seen = ray.get(exists.options(scheduling_strategy=there).remote(str(probe)))
+            except (TaskUnschedulableError, WorkerCrashedError):
+                continue  # the node has gone, which Ray may notice only now
+            if not seen:
                 raise UserError(
                     f"node {node['NodeManagerAddress']} does not see the results root {folder}:"
                     " use a folder that all nodes share, or object storage (--results s3://…)"

@@ -5,6 +5,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import takewhile
 from statistics import fmean
 from typing import Any
 
@@ -78,7 +79,13 @@ class Conductor(Searcher):
         self._elsewhere: dict[str, str] = {}
         self._outcomes: dict[str, dict[str, Outcome]] = {}
         self._written: dict[Key, tuple[str, list[str]]] = {}
+        """Trials that earlier starts have committed: their states and cells."""
         self._known: dict[Key, dict[str, Any]] = {}
+        """Configurations that earlier starts have tried."""
+        self._unwritten = {
+            study.key: list(range(0, study.trials, study.protocol.generation)) for study in studies
+        }
+        """Where the generations begin whose trials are not committed."""
 
     def start(self) -> None:
         """Take up what the root holds; to be called once, before the first `suggest`.
@@ -377,18 +384,17 @@ class Conductor(Searcher):
             self._write_trials(study)
 
     def _write_trials(self, study: StudyRun) -> None:
-        size = study.protocol.generation
-        for start in range(0, len(study.proposals), size):
-            numbers = range(start, min(start + size, study.trials))
+        unwritten = self._unwritten[study.key]
+        for start in list(takewhile(lambda number: number < len(study.proposals), unwritten)):
+            numbers = range(start, min(start + study.protocol.generation, study.trials))
             if len(study.proposals) < numbers.stop:
                 return
             new = [n for n in numbers if (*study.key, n) not in self._written]
             rows = [row for number in new if (row := _trial_row(study, number))]
-            if new and len(rows) == len(new):
-                self.store.commit(self.workplace.sweep, uuid.uuid4().hex, {"trials": rows})
-                self._written |= {
-                    (*study.key, row["number"]): (row["state"], row["cells"]) for row in rows
-                }
+            if len(rows) == len(new):
+                if rows:
+                    self.store.commit(self.workplace.sweep, uuid.uuid4().hex, {"trials": rows})
+                unwritten.remove(start)
 
 
 def _batch(study: StudyRun, block: Block) -> tuple[str, int]:
@@ -439,5 +445,5 @@ def _trial_row(study: StudyRun, number: int) -> dict[str, Any] | None:
         "value": trial.values[0] if trial.values and not study.pareto else None,
         "values": list(trial.values),
         "pruned_at_task": len(trial.curve) if trial.state == "pruned" else None,
-        "cells": [cell.id for cell in proposal.block.cells],
+        "cells": list(proposal.cells),
     }

@@ -1,10 +1,11 @@
 """What the search proposes next: a pure function of the spec and of the trials already known."""
 
 import hashlib
+from bisect import insort
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import floor
-from statistics import median
 from typing import Any, Literal
 
 import optuna
@@ -19,6 +20,9 @@ Direction = Literal["maximize", "minimize"]
 STARTUP_TRIALS = 10
 PRUNING_NEEDS = 5
 """Complete trials without which nothing is pruned."""
+LATEST, BEST = 500, 100
+"""How many trials the sampler sees at most: the latest, and of earlier ones the best (or the Pareto
+front). It takes at most 25 for good ones, so of these it misses none."""
 
 
 @dataclass(frozen=True)
@@ -34,35 +38,82 @@ class Trial:
     """Mean over seeds of the average accuracy after each task."""
 
 
-def propose(
-    space: Mapping[str, BaseDistribution],
-    history: Sequence[Trial],
-    number: int,
-    seed: int,
-    directions: Sequence[Direction],
-) -> dict[str, Any]:
-    """Parameters of proposal `number`, from a sampler seeded by (seed, number) that sees `history`.
+class History:
+    """What a proposal may know: trials, told one by one.
+
+    However many there are, a proposal takes no longer, and the order in which they were told
+    changes nothing as long as there are no more than `LATEST`.
 
     Args:
         space: what is searched.
-        history: the trials it may know.
-        number: 0-based, over the whole study.
-        seed: of the sweep.
+        tasks: of the benchmark.
         directions: one an objective.
     """
-    key = hashlib.blake2b(f"{seed}/{number}".encode(), digest_size=4).digest()
-    sampler = TPESampler(
-        seed=int.from_bytes(key, "little"), n_startup_trials=STARTUP_TRIALS, multivariate=True
-    )
-    study = optuna.create_study(sampler=sampler, directions=list(directions))
-    study.add_trials([frozen for t in history if (frozen := _frozen(t, space)) is not None])
-    return study.ask(dict(space)).params
+
+    def __init__(
+        self, space: Mapping[str, BaseDistribution], tasks: int, directions: Sequence[Direction]
+    ) -> None:
+        self._space, self._directions = dict(space), list(directions)
+        self._latest: deque[Trial] = deque(maxlen=LATEST)
+        self._best: list[Trial] = []
+        self._accuracies: list[list[float]] = [[] for _ in range(tasks)]
+        """Of the complete trials, sorted, by task."""
+        self._study: optuna.Study | None = None
+
+    def tell(self, trial: Trial) -> None:
+        """From here on proposals know the trial; a failed one says nothing."""
+        if trial.state == "failed":
+            return
+        self._study = None
+        self._latest.append(trial)
+        if trial.state != "complete":
+            return
+        if len(self._directions) > 1:
+            self._best = pareto_front([*self._best, trial])
+        else:
+            insort(self._best, trial, key=lambda each: (-each.values[0], each.number))
+            del self._best[BEST:]
+        if len(trial.curve) == len(self._accuracies):
+            for accuracies, accuracy in zip(self._accuracies, trial.curve, strict=True):
+                insort(accuracies, accuracy)
+
+    def propose(self, number: int, seed: int) -> dict[str, Any]:
+        """Parameters of proposal `number`, from a sampler seeded by (seed, number).
+
+        Args:
+            number: 0-based, over the whole study.
+            seed: of the sweep.
+        """
+        if self._study is None:
+            self._study = optuna.create_study(directions=self._directions)
+            known = {trial.number: trial for trial in (*self._best, *self._latest)}
+            self._study.add_trials([_frozen(known[n], self._space) for n in sorted(known)])
+        key = hashlib.blake2b(f"{seed}/{number}".encode(), digest_size=4).digest()
+        self._study.sampler = TPESampler(
+            seed=int.from_bytes(key, "little"), n_startup_trials=STARTUP_TRIALS, multivariate=True
+        )
+        return self._study.ask(self._space).params
+
+    def prune_below(self) -> tuple[float | None, ...]:
+        """Per task, the median of the complete trials; None in the first quarter of the tasks.
+
+        Too few complete trials, or a method without intermediate values: nothing is pruned.
+        """
+        if not self._accuracies or len(self._accuracies[0]) < PRUNING_NEEDS:
+            return ()
+        tasks = len(self._accuracies)
+        return tuple(
+            None if task < floor(tasks / 4) or task == tasks - 1 else _median(accuracies)
+            for task, accuracies in enumerate(self._accuracies)
+        )
 
 
-def _frozen(trial: Trial, space: Mapping[str, BaseDistribution]) -> FrozenTrial | None:
+def _median(ascending: Sequence[float]) -> float:
+    return (ascending[(len(ascending) - 1) // 2] + ascending[len(ascending) // 2]) / 2
+
+
+def _frozen(trial: Trial, space: Mapping[str, BaseDistribution]) -> FrozenTrial:
     """Optuna's view: diverged is complete at chance accuracy, pruned keeps its curve."""
-    if trial.state == "failed":
-        return None
     params = {name: trial.params[name] for name in space}
     if trial.state == "pruned":
         steps = dict(enumerate(trial.curve, start=1))
@@ -73,21 +124,6 @@ def _frozen(trial: Trial, space: Mapping[str, BaseDistribution]) -> FrozenTrial 
             intermediate_values=steps,
         )
     return create_trial(params=params, distributions=dict(space), values=list(trial.values))
-
-
-def prune_below(history: Sequence[Trial], tasks: int) -> tuple[float | None, ...]:
-    """Per task, the median of the complete trials; None in the first quarter of the tasks.
-
-    Too few complete trials, or a method without intermediate values: nothing is pruned.
-    """
-    curves = [t.curve for t in history if t.state == "complete" and len(t.curve) == tasks]
-    if len(curves) < PRUNING_NEEDS:
-        return ()
-    first = floor(tasks / 4)
-    return tuple(
-        None if task < first or task == tasks - 1 else median(curve[task] for curve in curves)
-        for task in range(tasks)
-    )
 
 
 def pareto_front(trials: Sequence[Trial]) -> list[Trial]:

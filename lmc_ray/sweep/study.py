@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from lmc_ray.errors import UserError, unknown
 from lmc_ray.learners import METHODS, hyperparameters
 from lmc_ray.sweep.cells import PROTOCOL, Block, Cell, Outcome, Place
-from lmc_ray.sweep.proposals import Direction, Trial, pareto_front, propose, prune_below
+from lmc_ray.sweep.proposals import Direction, History, Trial, pareto_front
 from lmc_ray.sweep.space import Space, distributions, fixed, holds
 
 SEARCH_SEEDS_FROM = 10_000
@@ -68,7 +68,9 @@ class _Proposal:
     """One number of the search: its parameters, and its trial once all cells have ended."""
 
     params: dict[str, Any]
-    block: Block
+    cells: tuple[str, ...]
+    """Their ids. The cells themselves go when they have ended: they take most of the memory."""
+    prune_below: tuple[float | None, ...]
     same_as: int | None = None
     """An earlier number with the same parameters: its outcome counts, nothing runs."""
     trial: Trial | None = None
@@ -119,6 +121,15 @@ class StudyRun:
         """The configurations that are confirmed; several in a Pareto search."""
         self.repeat: dict[int | None, dict[str, Any]] = {}
         """Proposals of an earlier start, by number: an asynchronous search cannot infer them."""
+        self.best: float | None = None
+        """The best validation accuracy so far."""
+        self._history = History(self.space, protocol.place.tasks, self._directions)
+        self._told = 0
+        """How many proposals the history knows, if not asynchronous."""
+        self._open: list[int] = []
+        """Proposals whose trial has not ended, in order."""
+        self._firsts: dict[frozenset[tuple[str, Any]], int] = {}
+        """The first proposal of each configuration."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -131,14 +142,8 @@ class StudyRun:
         protocol = self.protocol
         stacks = -(-protocol.seeds // self.stack)
         ranked = min(protocol.rerank, self.trials) if self._reranks else 0
-        repeated = sum(proposal.same_as is not None for proposal in self.proposals)
+        repeated = len(self.proposals) - len(self._firsts)
         return self.trials - repeated + ranked + stacks * max(1, len(self.chosen))
-
-    @property
-    def best(self) -> float | None:
-        """The best validation accuracy so far."""
-        done = [p.trial for p in self.proposals if p.trial and p.trial.state == "complete"]
-        return max((trial.values[0] for trial in done), default=None)
 
     @property
     def path_points(self) -> int:
@@ -149,14 +154,13 @@ class StudyRun:
         """A block to run now; None if the study waits for outcomes or is done."""
         if self.stage == "search":
             while len(self.proposals) < self.trials:
-                proposal = self._propose(len(self.proposals))
-                if proposal is None:
+                if not self._ready(len(self.proposals)):
                     return None
-                self.proposals.append(proposal)
-                if proposal.same_as is None:
-                    return proposal.block
-                proposal.trial = self._trial(len(self.proposals) - 1, proposal)
-            if any(proposal.trial is None for proposal in self.proposals):
+                block = self._propose(len(self.proposals))
+                if self.proposals[-1].same_as is None:
+                    return block
+                self._settle()
+            if self._open:
                 return None
             self._start_rerank()
         if self.stage == "rerank" and not self.queue and not self.waiting:
@@ -171,9 +175,7 @@ class StudyRun:
             self.outcomes[cell.id] = None if outcomes is None else outcomes[cell.id]
             self.waiting.discard(cell.id)
         if self.stage == "search":
-            for number, proposal in enumerate(self.proposals):
-                if proposal.trial is None:
-                    proposal.trial = self._trial(number, proposal)
+            self._settle()
 
     def difference(self, specification: Mapping[str, Any]) -> str | None:
         """The first option in which a stored cell is none of this study's; None if it may be one.
@@ -203,19 +205,24 @@ class StudyRun:
         """The generation of a proposal, 0-based."""
         return number // self.protocol.generation
 
-    def _propose(self, number: int) -> _Proposal | None:
-        """The next proposal; None while the generations it must see are not whole.
+    def _ready(self, number: int) -> bool:
+        """Whether the generations that a proposal must see are whole; the history then has them."""
+        if self.protocol.asynchronous:
+            return True
+        seen = max(0, (self.generation(number) - 1) * self.protocol.generation)
+        if self._open and self._open[0] < seen:
+            return False
+        for proposal in self.proposals[self._told : seen]:
+            self._history.tell(cast(Trial, proposal.trial))
+        self._told = max(self._told, seen)
+        return True
+
+    def _propose(self, number: int) -> Block:
+        """Make the next proposal, from what the history knows.
 
         Equal proposals are one trial told twice, or the one's fate would depend on the other's.
         """
-        generation = self.protocol.generation
-        seen = max(0, (self.generation(number) - 1) * generation)
-        if self.protocol.asynchronous:
-            history = [p.trial for p in self.proposals if p.trial]
-        else:
-            history = [p.trial for p in self.proposals[:seen] if p.trial]
-            if len(history) < seen:
-                return None
+        sweep_seed = self.protocol.sweep_seed
         if number in self.repeat:
             params = self.repeat[number]
         elif number < len(self.study.first):
@@ -227,29 +234,44 @@ class StudyRun:
             }
             missing = {name: d for name, d in self.space.items() if name not in params}
             if missing:
-                params |= propose(missing, [], number, self.protocol.sweep_seed, self._directions)
+                nothing = History(missing, self.protocol.place.tasks, self._directions)
+                params |= nothing.propose(number, sweep_seed)
         else:
-            sweep_seed = self.protocol.sweep_seed
-            params = propose(self.space, history, number, sweep_seed, self._directions)
-        limits = () if self.pareto else prune_below(history, self.protocol.place.tasks)
+            params = self._history.propose(number, sweep_seed)
+        limits = () if self.pareto else self._history.prune_below()
         seeds = range(SEARCH_SEEDS_FROM, SEARCH_SEEDS_FROM + self.protocol.search_seeds)
         block = self._block(number, params, seeds, limits)
-        same = next((n for n, p in enumerate(self.proposals) if p.params == params), None)
-        return _Proposal(params, block, same)
+        first_of = self._firsts.setdefault(frozenset(params.items()), number)
+        same = None if first_of == number else first_of
+        cells = tuple(cell.id for cell in block.cells)
+        self.proposals.append(_Proposal(params, cells, limits, same))
+        self._open.append(number)
+        return block
+
+    def _settle(self) -> None:
+        """Make trials of the proposals all of whose cells have ended."""
+        for number in list(self._open):
+            trial = self.proposals[number].trial = self._trial(number, self.proposals[number])
+            if trial is None:
+                continue
+            self._open.remove(number)
+            if trial.state == "complete":
+                self.best = max(trial.values[0], self.best or trial.values[0])
+            if self.protocol.asynchronous:
+                self._history.tell(trial)
 
     def _trial(self, number: int, proposal: _Proposal) -> Trial | None:
         """The trial of a proposal; None while a cell of it has not ended."""
         if proposal.same_as is not None:
             same = self.proposals[proposal.same_as].trial
             return same and Trial(number, same.params, same.state, same.values, same.curve)
-        ids = [cell.id for cell in proposal.block.cells]
-        if not all(cell in self.outcomes for cell in ids):
+        if not all(cell in self.outcomes for cell in proposal.cells):
             return None
-        ended = [outcome for cell in ids if (outcome := self.outcomes[cell]) is not None]
-        if len(ended) < len(ids):
+        ended = [each for cell in proposal.cells if (each := self.outcomes[cell]) is not None]
+        if len(ended) < len(proposal.cells):
             return Trial(number, proposal.params, "failed", (), ())
         if not self.protocol.asynchronous:
-            ended = _as_pruned(ended, proposal.block.prune_below)
+            ended = _as_pruned(ended, proposal.prune_below)
         states = {outcome.status for outcome in ended}
         state = "pruned" if "pruned" in states else "complete"
         if states == {"diverged"}:
