@@ -1,7 +1,8 @@
 """What all tests share: shape checks of the learning side, a cache of their own, one thread."""
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import hypothesis
 import pytest
@@ -63,6 +64,15 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def _one_thread() -> None:
     """Tensors here are so small that a second thread only gets in the way."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """The small sweep `mine`, left alone: its root, and how it ended. To add to it, copy it."""
+    from ray_support import NAME, whole  # after the shape checks are in place
+
+    root = tmp_path_factory.mktemp("undisturbed") / "results"
+    return root, whole(root, *NAME)
 
 
 class Done(NamedTuple):

@@ -50,9 +50,10 @@ STUDIES = [
 ]
 
 if __name__ == "__main__":
-    main(STUDIES, trials=15, seeds=3)
+    main(STUDIES, trials=14, seeds=2)
 '''
 SMALL_OPTIONS = ("--tasks", "4", "--network", "mlp-8-8")
+NAME = ("--name", "mine")
 
 
 @dataclass(frozen=True)

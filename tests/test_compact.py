@@ -468,13 +468,13 @@ def test_commits_at_every_moment_of_a_compaction(tmp_path: Path, upload: bool):
     ("killed_at", "stride"),
     [
         (None, 4),
-        pytest.param(None, 1, marks=pytest.mark.soak),
-        pytest.param(12, 3, marks=pytest.mark.soak),
-        pytest.param(25, 3, marks=pytest.mark.soak),
-        pytest.param(35, 3, marks=pytest.mark.soak),
+        pytest.param(None, 2, marks=pytest.mark.soak),
+        pytest.param(12, 5, marks=pytest.mark.soak),
+        pytest.param(25, 5, marks=pytest.mark.soak),
+        pytest.param(35, 5, marks=pytest.mark.soak),
     ],
 )
-def test_a_second_compaction_at_every_moment_of_the_first(
+def test_a_second_compaction_at_many_moments_of_the_first(
     tmp_path: Path, upload: bool, killed_at: int | None, stride: int
 ):
     """The second comes to its end, or is killed; whichever way, the rows stay and all is tidy."""
@@ -597,14 +597,14 @@ def test_verify_names_the_cells_of_a_newer_file(store: Store):
 def test_reading_many_cells_is_fast_again(tmp_path: Path):
     """The work of reading, in processor time of this process: waiting for others does not count."""
     store = Store(str(tmp_path / "results"))
-    for number in range(400):
+    for number in range(200):
         store.commit("s", f"a{number}", rows_of(f"c{number}"))
     before = content(store)
     slow = _work(store)
     store.compact("s")
     assert content(store) == before
     fast = _work(store)
-    print(f"\nreading 400 cells: {slow:.2f} s before, {fast:.2f} s after")
+    print(f"\nreading 200 cells: {slow:.2f} s before, {fast:.2f} s after")
     assert 4 * fast < slow
 
 

@@ -6,6 +6,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from ray_support import FREE, SWEEPS, Ended, defects, started, sweep, wait_until, whole
 
@@ -64,14 +66,15 @@ def copied(calm: tuple[Path, Ended], tmp_path: Path) -> Path:
     return Path(shutil.copytree(calm[0], tmp_path / "copied" / "results"))
 
 
-def test_a_second_start_does_nothing_and_one_more_path_trains_nothing(copied: Path) -> None:
+def test_a_second_start_with_one_more_path_does_that_alone(copied: Path) -> None:
+    """Nothing is trained again, and what was measured is not measured again."""
     root, before = copied, parquet(copied)
-    whole(root, *SMALL, script=SCRIPT)
-    assert parquet(root) == before
-    path = ("--path", "multitask:1->connected:2@all", "--measure", "path")
-    whole(root, *SMALL, *path, script=SCRIPT)
+    path = "multitask:1->connected:2"
+    whole(root, *SMALL, "--path", f"{path}@all", script=SCRIPT)
     new = {file.parent.parent.name for file in parquet(root) - before}
     assert new == {"paths", "barriers", "runs"}
+    names = [str(file) for file in parquet(root) - before if "/barriers/" in str(file)]
+    assert set(pa.concat_tables(map(pq.read_table, names))["path_id"].to_pylist()) == {path}
 
 
 def test_killed_while_it_measures(calm: tuple[Path, Ended], tmp_path: Path) -> None:
@@ -116,24 +119,3 @@ def test_a_lost_minimum_is_named(copied: Path) -> None:
     (line,) = ended.err.splitlines()
     assert line.startswith(f"connectivity: error: minimum multitask:2 of cell {cell} (seed 0)")
     assert "train it again" in line
-
-
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        (("--keep-minima", "1,9"), "there is no task 9, only 1 to 2"),
-        (("--keep-minima", "2", "--path", "sequential:1->sequential:2@1"), "no minimum is kept"),
-        (("--path", "sequential:1->sequential:2@7"), "there is no task 7"),
-        (("--path", "1->2"), "write it as in"),
-        (("--measure", "planes"), "did you mean 'plane'"),
-    ],
-)
-def test_mistakes_are_told_before_anything_is_trained(
-    tmp_path: Path, options: tuple[str, ...], says: str
-) -> None:
-    root = tmp_path / "results"
-    ended = sweep(root, *SMALL, *options, script=SCRIPT)
-    assert ended.status == 2
-    (line,) = ended.err.splitlines()
-    assert says in line
-    assert not root.exists()

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from ray_support import (
+    NAME,
     Driver,
     Ended,
     check_undisturbed,
@@ -31,15 +32,13 @@ from lmc_ray.sweep.cluster import STARTS
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1500)]
 
-OPTIONS = ("--name", "mine", "--trials", "11", "--seeds", "2")
 Calm = tuple[Path, Ended]
 
 
-@pytest.fixture(scope="module")
-def calm(tmp_path_factory: pytest.TempPathFactory) -> Calm:
+@pytest.fixture
+def calm(undisturbed: Calm) -> Calm:
     """The sweep of most tests here, undisturbed."""
-    root = tmp_path_factory.mktemp("calm") / "results"
-    return root, whole(root, *OPTIONS)
+    return undisturbed
 
 
 def log(root: Path, name: str = "mine") -> list[str]:
@@ -57,15 +56,12 @@ def printed(driver: Driver) -> str:
 # Drivers and workers
 
 
-def test_ten_drivers_killed_at_random_moments(tmp_path: Path) -> None:
-    """A third of them while they start, the others while they train or commit."""
-    long = ("--name", "mine", "--trials", "40", "--seeds", "2")
-    calm_root = tmp_path / "calm" / "results"
-    calm = calm_root, whole(calm_root, *long)
+def test_drivers_killed_at_random_moments(calm: Calm, tmp_path: Path) -> None:
+    """Two while they start, three while they train or commit; test_conductor.py has many more."""
     root, chance = tmp_path / "killed" / "results", random.Random(7)
-    for kill in range(10):
+    for kill in range(5):
         before = committed(root)
-        with started(root, *long) as driver:
+        with started(root, *NAME) as driver:
             if kill % 3:
                 wait_until(
                     lambda before=before, driver=driver: (
@@ -74,9 +70,9 @@ def test_ten_drivers_killed_at_random_moments(tmp_path: Path) -> None:
                     "no block has ended",
                 )
             time.sleep(chance.random() * (0.5 if kill % 3 else 4))
-            assert driver.process.poll() is None, "the sweep is too short for ten kills"
+            assert driver.process.poll() is None, "the sweep is too short for five kills"
             driver.kill()
-    check_undisturbed(root, whole(root, *long), calm)
+    check_undisturbed(root, whole(root, *NAME), calm)
     # What was committed has not run again, and every cell has told how it ended.
     ended = [line for line in log(root) if line.startswith(("committed", "pruned", "diverged"))]
     cells = [cell for line in ended for cell in line.split(": ")[1].split()]
@@ -133,7 +129,7 @@ def test_workers_killed_at_every_operation_of_a_commit(calm: Calm, tmp_path: Pat
         (orders / str(number)).touch()
     path = f"{site}:{clean_environment()['PYTHONPATH']}"
     dying = {"FIRE_ORDERS": str(orders), "PYTHONPATH": path}
-    with started(root, *OPTIONS, environment=dying) as driver:
+    with started(root, *NAME, environment=dying) as driver:
         ended = driver.wait()
     left = list(orders.glob("[0-9]"))
     assert not left, "not every order to die was taken"
@@ -147,7 +143,7 @@ def test_workers_killed_at_every_operation_of_a_commit(calm: Calm, tmp_path: Pat
 def test_two_drivers_of_one_sweep_on_two_rays(calm: Calm, tmp_path: Path) -> None:
     """No lock reaches from one cluster to another; both sweeps are done all the same."""
     root = tmp_path / "results"
-    with started(root, *OPTIONS) as one, started(root, *OPTIONS) as other:
+    with started(root, *NAME) as one, started(root, *NAME) as other:
         both = one.wait(), other.wait()
     for ended in both:
         check_undisturbed(root, ended, calm)
@@ -159,7 +155,7 @@ def test_two_drivers_of_one_sweep_on_two_rays(calm: Calm, tmp_path: Path) -> Non
 
 def test_a_root_that_goes_away_and_comes_back(calm: Calm, tmp_path: Path) -> None:
     root, away = tmp_path / "results", tmp_path / "away"
-    with started(root, *OPTIONS) as driver:
+    with started(root, *NAME) as driver:
         for blocks in (2, 6):
             wait_until(lambda blocks=blocks: committed(root) >= blocks, "no block has ended")
             lines = len(waiting(root))
@@ -184,7 +180,7 @@ def test_a_disk_that_fills_up_or_is_not_mounted(calm: Calm, tmp_path: Path) -> N
     with small_disk(disk, 16384):
         subprocess.run(["mount", "--bind", disk, root], check=True)
         try:
-            with started(root, *OPTIONS, environment={"LMC_PATIENCE": "20"}) as driver:
+            with started(root, *NAME, environment={"LMC_PATIENCE": "20"}) as driver:
                 wait_until(lambda: committed(root) >= 2, "no block has ended")
                 subprocess.run(["umount", "-l", root], check=True)
                 wait_until(lambda: len(waiting(root)) > 1, "nobody waits for the mount")
@@ -210,7 +206,7 @@ def test_a_disk_that_fills_up_or_is_not_mounted(calm: Calm, tmp_path: Path) -> N
             assert not list(root.rglob("*.parquet.tmp"))
             filler.unlink()
             assert not [f for f in Store(str(root)).verify() if not f.harmless]
-            check_undisturbed(root, whole(root, *OPTIONS), calm)
+            check_undisturbed(root, whole(root, *NAME), calm)
         finally:
             subprocess.run(["umount", "-l", root], check=False)
 

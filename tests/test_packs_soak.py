@@ -99,9 +99,5 @@ def test_killed_and_interrupted_it_goes_on_with_another_packing(
         driver.interrupt()
         ended = driver.wait()
     assert ended.status == 130, ended.err
-    before = committed(root)
-    with started(root, *NAME, "--replicas", "6", "--max-concurrent", "1") as driver:
-        wait_until(lambda: committed(root) > before or driver.process.poll() is not None, "stuck")
-        driver.kill()
     whole(root, *NAME, "--replicas", "64")
     check_same(root, unpacked)

@@ -193,6 +193,24 @@ def test_a_mistake_is_one_line_and_leaves_nothing(run: Run, mistake: str, tmp_pa
     assert list(tmp_path.iterdir()) == [], "something was written"
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--keep-minima", "1,9"), "there is no task 9, only 1 to 2"),
+        (("--keep-minima", "2", "--path", "sequential:1->sequential:2@1"), "no minimum is kept"),
+        (("--path", "sequential:1->sequential:2@7"), "there is no task 7"),
+        (("--path", "1->2"), "write it as in"),
+        (("--measure", "planes"), "did you mean 'plane'"),
+    ],
+)
+def test_mistakes_in_what_is_kept_and_measured(
+    run: Run, options: tuple[str, ...], says: str, tmp_path: Path
+) -> None:
+    ended = run("--tasks", "2", *options, script=SWEEPS / "connectivity.py")
+    check_refused(ended, says, "connectivity")
+    assert not (tmp_path / "results").exists()
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 @pytest.mark.parametrize("mistake", ["benchmark", "preset", "pareto", "seeds", "upside down"])
 def test_every_script_finds_them(run: Run, mistake: str, script: str, tmp_path: Path) -> None:
