@@ -70,7 +70,8 @@ class Ended:
         first = re.search(r"^[a-z]+-digits, ", self.out, re.MULTILINE)
         assert first, self.out
         printed = self.out[first.start() :].splitlines(keepends=True)
-        return "".join(line for line in printed if "(raylet)" not in line)
+        # Such news may have further lines, which start with a tab.
+        return "".join(line for line in printed if "(raylet)" not in line and line[0] != "\t")
 
 
 @dataclass

@@ -234,7 +234,7 @@ LONG = '''"""Blocks that take a while."""
 
 from lmc_ray.sweep import Study, main
 
-main([Study(method="stable-sgd", space={"batch_size": 16, "epochs": 60})], trials=0, seeds=3)
+main([Study(method="stable-sgd", space={"batch_size": 16, "epochs": 100})], trials=0, seeds=3)
 '''
 LONG_OPTIONS = ("--name", "long", "--tasks", "6", "--network", "mlp-64-64", "--replicas", "1")
 
@@ -291,8 +291,9 @@ def test_a_cluster_that_loses_nodes_and_its_driver(tmp_path: Path) -> None:
     calm = calm_root, whole(calm_root, *LONG_OPTIONS, script=script)
     with cluster_of(3) as (nodes, join):
         with started(root, *LONG_OPTIONS, script=script, environment=join) as driver:
-            wait_until(lambda: len(checkpoints(root)) == 3, "a block has no checkpoint")
+            wait_until(lambda: checkpoints(root), "no block has a checkpoint")
             with started(root, *LONG_OPTIONS, script=script, environment=join) as second:
+                wait_until(lambda: len(checkpoints(root)) == 3, "a block has no checkpoint")
                 nodes.do("lose")
                 nodes.do("lose")
                 wait_until(lambda: lines(root, "resumed"), "no block was resumed")
