@@ -80,6 +80,7 @@ class Driver:
         return (time.process_time() - start) / trials * 1000
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_the_driver_takes_no_longer_and_little_memory_for_many_trials(tmp_path: Path) -> None:
     """What it keeps is parameters, outcomes and two ids a trial, and for the sampler the window."""
