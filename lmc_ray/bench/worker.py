@@ -98,23 +98,22 @@ def _measure(workload: Workload, barrier: Barrier) -> Sample:
     setting = Setting(benchmark, network, "full", device, torch.float32)
     values = [hyperparameters(workload.method, workload.values)] * workload.replicas
     learner = METHODS[workload.method].learner(setting, values, list(range(workload.replicas)))
-    with _peak_memory() as memory:
-        learner.learn(1)
-        steps, examples = learner.gradient_evaluations, learner.examples_seen
-        barrier.wait()
-        start = time.perf_counter()
-        learner.learn(2)
-        wait(device.type)
-        trained = time.perf_counter()
-        minima = learner.minima(2) or {learner.minimum: learner.tensors[learner.minimum]}
-        test = benchmark.examples(2, "test")
-        allowed = setting.allowed(2)
-        evaluate(network, torch.cat(list(minima.values())), test, allowed, EVALUATION_GROUP)
-        wait(device.type)
-        end = time.perf_counter()
-        steps = learner.gradient_evaluations - steps
-        examples = learner.examples_seen - examples
-        barrier.wait()
+    learner.learn(1)
+    steps, examples = learner.gradient_evaluations, learner.examples_seen
+    barrier.wait()
+    start = time.perf_counter()
+    learner.learn(2)
+    wait(device.type)
+    trained = time.perf_counter()
+    minima, test_examples = _evaluate(learner, 2)
+    wait(device.type)
+    end = time.perf_counter()
+    steps = learner.gradient_evaluations - steps
+    examples = learner.examples_seen - examples
+    barrier.wait()
+    with _peak_memory() as memory:  # to look takes milliseconds each time: nothing is timed here
+        phases = _phases(learner)
+        _evaluate(learner, 3)
     second = setting.examples(2)
     images, drop = scale(second.images, setting.dtype), values[0].dropout if network.hidden else 0.0
     speeds = []
@@ -128,13 +127,22 @@ def _measure(workload: Workload, barrier: Barrier) -> Sample:
         evaluate_seconds=end - trained,
         steps=steps,
         examples=examples,
-        test_examples=len(test.labels),
-        minima=len(minima),
-        phases=_phases(learner),
+        test_examples=test_examples,
+        minima=minima,
+        phases=phases,
         plain=speeds[0],
         loaded=speeds[1],
         private_bytes=max(memory, default=None),
     )
+
+
+def _evaluate(learner: Learner[Any], task: int) -> tuple[int, int]:
+    """Measure all minima on one task; how many there are, and on how many images."""
+    setting = learner.setting
+    minima = learner.minima(task) or {learner.minimum: learner.tensors[learner.minimum]}
+    test, thetas = setting.examples(task, "test"), torch.cat(list(minima.values()))
+    evaluate(setting.network, thetas, test, setting.allowed(task), EVALUATION_GROUP)
+    return len(minima), len(test.labels)
 
 
 def _phases(learner: Learner[Any]) -> dict[str, float]:
