@@ -51,7 +51,7 @@ class Place:
 
     def examples(self, task: int, count: int | None = None) -> Examples:
         """The first `count` examples of a task, in the benchmark's fixed order; None: all."""
-        every = self.setting.benchmark.examples(task, self.split)
+        every = self.setting.examples(task, self.split)
         return Examples(every.images[:count], every.labels[:count])
 
 

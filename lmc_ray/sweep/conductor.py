@@ -174,7 +174,7 @@ class Conductor(Searcher):
             else:
                 _tell_resumed(block, result)
         if "waits" in result:
-            self.hindered(f"waiting for the results root: {result['waits']}")
+            self._wait_for_root(result["waits"])
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its searcher so as to restore it; ours is rebuilt from the ledger."""
@@ -364,13 +364,16 @@ class Conductor(Searcher):
                 return
             except OSError as problem:
                 tell("commit retried", f"trials and cells taken over: {problem}")
-                self.hindered(f"waiting for the results root: {one_line(problem)}")
+                self._wait_for_root(one_line(problem))
                 if not backoff.wait():
                     if not INTERRUPT.seen:
                         self.problem = self._out_of_reach(one_line(problem))
                     return
             except UserError as problem:
                 self.problem = problem
+
+    def _wait_for_root(self, reason: str) -> None:
+        self.hindered(f"waiting for the results root: {reason}")
 
     def _out_of_reach(self, reason: str) -> UserError:
         return out_of_reach(self.store.root, self.workplace.sweep, reason)
