@@ -14,7 +14,7 @@ except ModuleNotFoundError as missing:
 BENCHMARKS = ["rotated-mnist", "permuted-mnist", "split-cifar100"]
 
 SGD = {
-    "learning_rate": Range(0.003, 0.2, log=True),
+    "learning_rate": Range(0.003, 0.3, log=True),
     "lr_decay": Range(0.4, 1.0),
     "batch_size": [10, 32, 64],
 }
@@ -34,7 +34,7 @@ def studies(benchmark: str) -> list[Study]:
     if "cifar" in benchmark:  # its ResNet has no dropout, and normalises over batches of one task
         sgd, connect = SGD, CONNECT | {"connect_batches": "by_task", "connect_batch_size": 32}
     else:
-        sgd, connect = SGD | {"dropout": Range(0.0, 0.5)}, CONNECT
+        sgd, connect = SGD | {"dropout": Range(0.0, 0.6)}, CONNECT
     return [
         Study(method="naive-sgd", pinned=True),  # searched, it would become Stable SGD
         Study(
