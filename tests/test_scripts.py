@@ -9,6 +9,7 @@ import json
 import os
 import re
 import runpy
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from image_sources import random_split, write_tree
 
 from lmc_ray.bench.measure import device_name
 from lmc_ray.benchmarks import load
+from lmc_ray.command import INTERRUPTED
 from lmc_ray.sweep.cells import Outcome
 from lmc_ray.sweep.cluster import Resources
 from lmc_ray.sweep.packs import Packing
@@ -27,6 +29,8 @@ from lmc_ray.sweep.study import StudyRun
 from lmc_ray.sweep.trainable import Workplace
 
 SWEEPS = Path(__file__).parent.parent / "sweeps"
+README = SWEEPS.parent / "README.md"
+DATA = Path(os.environ.get("LMC_DATA", SWEEPS.parent.parent / "shared" / "data"))
 # nightly.py searches nothing and has a command line of its own: tests/test_nightly.py.
 SCRIPTS = sorted(path.name for path in SWEEPS.glob("*.py") if path.name != "nightly.py")
 
@@ -379,6 +383,46 @@ def test_how_stacks_are_filled(
     (usual, *_), (name, *found) = seen
     assert found == [generation, packing.replicas, packing]
     assert (name == usual) == (generation == 5)
+
+
+def full_runs(folder: Path) -> list[list[str]]:
+    """The sweeps of the README's `sh` blocks, as a shell hands them over."""
+    record = folder / "recorded"
+    for name in (".venv/bin/python", "ray"):
+        program = folder / name
+        program.parent.mkdir(parents=True, exist_ok=True)
+        program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$*" >> {record}\n')
+        program.chmod(0o755)
+    blocks = re.findall(r"^```sh\n(.*?)^```", README.read_text(), re.DOTALL | re.MULTILINE)
+    path = f"{folder}:{os.environ['PATH']}"
+    for block in blocks:
+        subprocess.run(
+            ["bash", "-euc", block], cwd=folder, env=os.environ | {"PATH": path}, check=True
+        )
+    lines = record.read_text().splitlines()
+    return [shlex.split(line) for line in lines if line.startswith("sweeps/")]
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"no images in LMC_DATA or {DATA}")
+def test_the_readmes_full_runs_begin(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """They take hours or a GPU: run on the real images, up to where the first cell would train."""
+    reached = []
+
+    def look(runs: list[StudyRun], *rest, **more) -> bool:
+        reached.append(len(runs))
+        return False
+
+    monkeypatch.setattr("lmc_ray.sweep.script.connect", lambda: Resources(16, 1.0, 1))
+    monkeypatch.setattr("lmc_ray.sweep.script.run_sweep", look)
+    (tmp_path / "data").symlink_to(DATA)
+    runs = full_runs(tmp_path / "shell")
+    assert runs
+    for number, (script, *arguments) in enumerate(runs, start=1):
+        ended = run(*arguments, script=SWEEPS.parent / script)
+        assert (ended.status, len(reached)) == (INTERRUPTED, number), ended.err
 
 
 def test_stacks_are_as_bench_found_them_best(
