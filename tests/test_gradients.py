@@ -93,6 +93,30 @@ def test_single_precision_follows_double_precision() -> None:
     torch.testing.assert_close(single.double(), double, rtol=1e-4, atol=1e-6)
 
 
+def test_bfloat16_is_for_the_products_only() -> None:
+    """Eight bits a factor, so some per cent of the gradient; what goes in and comes out is as it was."""
+    half, single = (build(name, SHAPE, CLASSES) for name in ("mlp-64-32-bf16", "mlp-64-32"))
+    assert half.name == "mlp-64-32-bf16"
+    theta, images, labels = (
+        each.float() if each.is_floating_point() else each for each in batch(single, 3)
+    )
+    factors = Dropout([0, 1, 2], torch.full((3,), 0.3)).factors(("test",), BATCH, sum(half.hidden))
+    out = torch.full_like(theta, torch.nan)
+    loss, rounded = half.loss_and_gradient(theta, images, labels, MASKS["task"], factors, out)
+    expected_loss, exact = single.loss_and_gradient(theta, images, labels, MASKS["task"], factors)
+    assert rounded is out
+    assert rounded.dtype == loss.dtype == torch.float32
+    error = (rounded - exact).norm(dim=1) / exact.norm(dim=1)
+    assert bool((error > 1e-4).all()), "nothing was rounded"
+    assert bool((error < 0.1).all())
+    torch.testing.assert_close(loss, expected_loss, rtol=0.02, atol=0)
+    alone, _ = half.loss_and_gradient(
+        theta[1:2], images[1:2], labels[1:2], MASKS["task"], factors[1:2]
+    )
+    torch.testing.assert_close(alone, loss[1:2], rtol=1e-3, atol=0)
+    assert torch.equal(half.logits(theta, images), single.logits(theta, images))
+
+
 # --- J ------------------------------------------------------------------------------------------
 
 

@@ -204,6 +204,8 @@ def test_the_resnet_sees_its_whole_batch_and_the_mlp_does_not() -> None:
         ("mlp", "unknown network 'mlp': write mlp-"),
         ("mlp-0", "unknown network 'mlp-0'"),
         ("mlp-16-", "unknown network"),
+        ("mlp-bf16", "unknown network"),
+        ("resnet18-20-bf16", "unknown network"),
         ("mlp-8-7", "hidden widths must be even"),
         ("resnet18", "unknown network"),
         ("resnet18-0", "unknown network"),

@@ -12,16 +12,16 @@ __all__ = ["MLP", "Factors", "Network", "ResNet18", "Symmetry", "build"]
 
 
 def build(name: str, image_shape: tuple[int, ...], classes: int) -> Network:
-    """The network called `mlp-<width>-<width>…` or `resnet18-<first width>`.
+    """The network called `mlp-<width>-<width>…`, maybe with `-bf16`, or `resnet18-<first width>`.
 
     Raises:
         UserError: the name is neither.
     """
-    if re.fullmatch(r"mlp(-[1-9]\d*)+", name):
-        hidden = tuple(int(width) for width in name.split("-")[1:])
+    if re.fullmatch(r"mlp(-[1-9]\d*)+(-bf16)?", name):
+        hidden = tuple(int(width) for width in re.findall(r"-(\d+)", name))
         if any(width % 2 for width in hidden):
             raise UserError(f"network '{name}': hidden widths must be even")
-        return MLP(image_shape, hidden, classes)
+        return MLP(image_shape, hidden, classes, half=name.endswith("-bf16"))
     if re.fullmatch(r"resnet18-[1-9]\d*", name):
         return ResNet18(image_shape, int(name.split("-")[1]), classes)
     raise UserError(
