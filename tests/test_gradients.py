@@ -94,7 +94,7 @@ def test_single_precision_follows_double_precision() -> None:
 
 
 def test_bfloat16_is_for_the_products_only() -> None:
-    """Eight bits a factor, so some per cent of the gradient; what goes in and comes out is as it was."""
+    """Some per cent of the gradient are rounded off; what goes in and comes out is as it was."""
     half, single = (build(name, SHAPE, CLASSES) for name in ("mlp-64-32-bf16", "mlp-64-32"))
     assert half.name == "mlp-64-32-bf16"
     theta, images, labels = (

@@ -145,12 +145,18 @@ class Sleepy(StackTrainable):
 def tune(*arguments):
     start = time.process_time()
     problem = real(*arguments)
-    pages = int(open("/proc/self/statm").read().split()[1])
-    print("driver", time.process_time() - start, pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
+    print("driver", time.process_time() - start)
     return problem
 
 
+class Watch(runner._Log):
+    def on_trial_complete(self, iteration, trials, trial, **info):
+        pages = int(open("/proc/self/statm").read().split()[1])
+        print("after", len(trials), pages * os.sysconf("SC_PAGE_SIZE") / 1e3)
+
+
 real, runner._tune, runner.StackTrainable = runner._tune, tune, Sleepy
+runner._Log = Watch
 SPACE = {"learning_rate": Range(0.01, 0.5, log=True), "dropout": Range(0.0, 0.5), "batch_size": 64}
 main([Study(method="stable-sgd", space=SPACE)])
 '''
@@ -171,8 +177,8 @@ class Slept:
 
 def sleepy(
     root: Path, seconds: float, *options: str, join: Mapping[str, str] | None = None
-) -> tuple[list[Slept], float, float]:
-    """A sweep's blocks by start; processor seconds of its driver's loop, and MB at its end."""
+) -> tuple[list[Slept], float, dict[int, float]]:
+    """A sweep's blocks by start; processor seconds of its driver's loop; its kB after n trials."""
     root.parent.mkdir(exist_ok=True)
     script = root.parent / "sleepy.py"
     script.write_text(SLEEPY)
@@ -190,9 +196,10 @@ def sleepy(
     """
     with Store(str(root)).database() as database:
         rows = database.execute(sql).fetchall()
-    loop = re.search(r"^driver ([\d.]+) ([\d.]+)$", ended.out, re.MULTILINE)
-    assert loop
-    return [Slept(workers[cell], *row) for cell, *row in rows], float(loop[1]), float(loop[2])
+    (loop,) = re.findall(r"^driver ([\d.]+)$", ended.out, re.MULTILINE)
+    sizes = re.findall(r"^after (\d+) ([\d.]+)$", ended.out, re.MULTILINE)
+    memory = {int(number): float(size) for number, size in sizes}
+    return [Slept(workers[cell], *row) for cell, *row in rows], float(loop), memory
 
 
 @pytest.mark.soak
@@ -201,7 +208,7 @@ def test_trials_of_a_second_take_little_longer(tmp_path: Path) -> None:
     """Two at a time, each a Tune trial of its own, from the first start to the last commit."""
     number = trials(24)
     options = ("--trials", str(number), "--seeds", "1", "--max-concurrent", "2")
-    blocks, loop, size = sleepy(tmp_path / "results", 1.0, *options)
+    blocks, loop, memory = sleepy(tmp_path / "results", 1.0, *options)
     search = [block for block in blocks if block.seed == SEARCH_SEEDS_FROM]
     assert len(search) == number
     after = [block.start for block in blocks if block not in search]
@@ -210,9 +217,21 @@ def test_trials_of_a_second_take_little_longer(tmp_path: Path) -> None:
         f"\n{number} trials of 1 s in {wall:.1f} s: {2 * wall / number:.3f} of the ideal,"
         f" {2 * wall / number - 1:.3f} s more a trial; the driver's loop took"
         f" {1000 * loop / len(blocks):.0f} ms of processor time a trial,"
-        f" {1000 * loop / len(blocks) / (TASKS + 1):.0f} ms an event; the driver had {size:.0f} MB"
+        f" {1000 * loop / len(blocks) / (TASKS + 1):.0f} ms an event; the driver had"
+        f" {max(memory.values()) / 1000:.0f} MB"
     )
     assert 2 * wall / number < 1.25
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_the_driver_keeps_little_of_a_trial(tmp_path: Path) -> None:
+    """With all that Tune's trials hold it is twice as much."""
+    first, last = 100, trials(400)
+    *_, memory = sleepy(tmp_path / "root" / "results", 0.02, "--trials", str(last))
+    kept = (memory[last] - memory[first]) / (last - first)
+    print(f"\n{kept:.0f} kB kept of a trial, from number {first} to {last}")
+    assert kept < 35
 
 
 @pytest.mark.soak

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -195,7 +196,7 @@ def _tune(
                 failure_config=FailureConfig(max_failures=MAX_FAILURES),
                 checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
                 stop=_Stop(conductor),
-                callbacks=[_Log()],
+                callbacks=[_Log(), _Forget()],
                 verbose=0,
             ),
         )
@@ -248,6 +249,23 @@ class _Log(Callback):
         reason = lines[-1] if any("Traceback" in line for line in lines) else lines[0]
         for block in trial.config["pack"].blocks:
             tell_block("tried again", block, f"{failures}: {reason}")
+
+
+class _Forget(Callback):
+    """Empties trials that have ended: Tune keeps them all, and nobody reads them again."""
+
+    def __init__(self) -> None:
+        self._ended: deque[Any] = deque()
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Tune is still busy with this one: those before it are emptied."""
+        while self._ended and self._ended[0].is_finished():
+            old = self._ended.popleft()
+            old.config = old.evaluated_params = old._Trial__unresolved_config = {}
+            old._default_result_or_future = None
+            kept = old.run_metadata
+            kept.last_result, kept.metric_analysis, kept.metric_n_steps = {}, {}, {}
+        self._ended.append(trial)
 
 
 def _trial_name(trial: Any) -> str:
