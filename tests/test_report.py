@@ -228,6 +228,24 @@ def test_a_path_measured_twice_is_shown_once(store: Store, exhibits: dict[str, E
     assert len(by_name["connected → connected"].x) == 21  # which only training has measured
 
 
+def test_a_curve_has_the_points_that_all_seeds_have(tmp_path: Path):
+    """A seed that is analysed already has twice as many; a mean over it alone would zigzag."""
+    store = Store(str(tmp_path / "results"))
+    rows = cells("a", "b") | {"barriers": [], "paths": []}
+    for seed, (row, points) in enumerate(zip(rows["runs"], (5, 9), strict=True)):
+        row["seed"] = seed
+        line = barrier(row["cell_id"], ("sequential", 1), ("sequential", 2))
+        rows["barriers"].append(line)
+        rows["paths"] += path(line, points)
+    store.commit("first", "a", rows)
+    (section,) = [s for s in collect(store)[0].sections if s.title.startswith("Paths")]
+    panel = section.exhibits[0].panels[0]
+    assert isinstance(panel, Lines)
+    (curve,) = panel.curves
+    assert curve.x == [0, 0.25, 0.5, 0.75, 1]
+    assert {each.count for each in curve.y} == {2}
+
+
 def test_what_an_analysis_measured_belongs_to_the_trained_configuration(page: str):
     assert "(analysis)" not in page
 

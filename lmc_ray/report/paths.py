@@ -30,14 +30,22 @@ WITH asked AS MATERIALIZED (
     FROM {measured}
     WHERE {where}
         AND {which}
+),
+points AS (
+    SELECT {columns}, question, r.to_task, r.from_task, eval_task, r.from_minimum, r.to_minimum,
+        curve, control, p.alpha, count(*) AS seeds,
+        {loss},
+        {error}
+    FROM asked AS r
+        JOIN paths AS p USING (sweep, cell_id, path_id, curve, control, eval_task, split)
+    WHERE question IS NOT NULL
+    GROUP BY ALL
 )
-SELECT {columns}, question, r.to_task, r.from_task, eval_task, r.from_minimum, r.to_minimum,
-    curve, control, p.alpha, count(*) AS seeds,
-    {loss},
-    {error}
-FROM asked AS r JOIN paths AS p USING (sweep, cell_id, path_id, curve, control, eval_task, split)
-WHERE question IS NOT NULL
-GROUP BY ALL ORDER BY ALL
+-- Of the seeds' paths some may have been measured on a finer grid: what all of them have is drawn.
+SELECT * FROM points AS r
+QUALIFY seeds = max(seeds) OVER (PARTITION BY {columns}, question, to_task, from_task, eval_task,
+    from_minimum, to_minimum, curve, control)
+ORDER BY ALL
 """
 
 _FROM_TO = "From α = 0, where the path starts, to α = 1, where it ends"
