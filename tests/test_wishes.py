@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from lmc_ray.errors import UserError
+from lmc_ray.learners import hyperparameters
 from lmc_ray.paper import TABLE_1
 from lmc_ray.sweep import Range, Study
 from lmc_ray.sweep.study import check_methods
@@ -129,6 +130,16 @@ def test_all_that_does_not_ship_is_named_in_one_line() -> None:
         "no tuned configuration ships with lmc-ray of ewc on rotated-digits, er ewc on"
         " permuted-digits: leave --confirm-only out, or choose with --method and --benchmark"
     )
+
+
+@pytest.mark.parametrize("benchmark", ["rotated-mnist", "permuted-mnist"])
+def test_whole_columns_of_table_1_ship(benchmark: str) -> None:
+    """So --confirm-only trains them; each configuration is one that its method takes."""
+    studies = PAPER["studies"](benchmark)
+    for study in as_wished({benchmark: studies}, wishes(confirm_only=True))[benchmark]:
+        chosen = hyperparameters(study.method, dict(study.space))
+        assert getattr(chosen, "memory_per_class", 1) == 1, "the paper's"
+        assert not any(isinstance(value, Range | list) for value in study.space.values())
 
 
 # Table 1
