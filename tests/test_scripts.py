@@ -585,7 +585,10 @@ def test_fifty_permuted_tasks(run: Run, planned: Planned) -> None:
             (*BOTH, "--confirm-only"),
             "stable-sgd ewc agem er mcsgd multitask on permuted-digits, st",
         ),
-        (("--benchmark", "rotated-mnist", "--confirm-only"), "of ewc agem er on rotated-mnist: le"),
+        (
+            (*BOTH[:2], "--method", "er", "--confirm-only"),
+            "ships with lmc-ray of er on permuted-digits: le",
+        ),
     ],
 )
 def test_mistakes_with_several_benchmarks(
