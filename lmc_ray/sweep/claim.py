@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import GetTimeoutError, RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from lmc_ray.errors import UserError
@@ -71,9 +71,9 @@ def claimed(sweep: str, root: str) -> Iterator[None]:
     while True:
         actor = claim.remote(me)
         try:
-            owner = ray.get(actor.owner.remote())
-        except RayActorError:
-            owner = None  # its driver has just ended
+            owner = ray.get(actor.owner.remote(), timeout=GRACE)
+        except (RayActorError, GetTimeoutError):
+            owner = None  # its driver has just ended, or the question was lost with a node
         if owner == me:
             break
         if owner and time.monotonic() > end:
