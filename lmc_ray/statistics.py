@@ -105,9 +105,9 @@ def paired(differences: Iterable[float]) -> Paired:
     effect = summary.mean / summary.std if summary.std else None
     if summary.count < FEWEST_PAIRS:
         return Paired(summary, None, effect)
-    flipped = np.array(numbers) / (max(map(abs, numbers)) or 1)
+    scaled = np.array(numbers) / (max(map(abs, numbers)) or 1)
     test = permutation_test(
-        (flipped,),
+        (scaled,),
         # Rounded, or sums of the same numbers in other orders would not be ties where they are 0.
         lambda sample, axis: np.mean(sample, axis=axis).round(12),
         permutation_type="samples",

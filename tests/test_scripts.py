@@ -17,7 +17,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import pytest
-from image_sources import random_split, write_tree
+from image_sources import random_split, real_data, write_tree
+from test_readme import blocks
 
 from lmc_ray.bench.measure import device_name
 from lmc_ray.benchmarks import load
@@ -29,8 +30,6 @@ from lmc_ray.sweep.study import StudyRun
 from lmc_ray.sweep.trainable import Workplace
 
 SWEEPS = Path(__file__).parent.parent / "sweeps"
-README = SWEEPS.parent / "README.md"
-DATA = Path(os.environ.get("LMC_DATA", SWEEPS.parent.parent / "shared" / "data"))
 # nightly.py searches nothing and has a command line of its own: tests/test_nightly.py.
 SCRIPTS = sorted(path.name for path in SWEEPS.glob("*.py") if path.name != "nightly.py")
 
@@ -393,22 +392,19 @@ def full_runs(folder: Path) -> list[list[str]]:
         program.parent.mkdir(parents=True, exist_ok=True)
         program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$*" >> {record}\n')
         program.chmod(0o755)
-    blocks = re.findall(r"^```sh\n(.*?)^```", README.read_text(), re.DOTALL | re.MULTILINE)
-    path = f"{folder}:{os.environ['PATH']}"
-    for block in blocks:
-        subprocess.run(
-            ["bash", "-euc", block], cwd=folder, env=os.environ | {"PATH": path}, check=True
-        )
+    environment = os.environ | {"PATH": f"{folder}:{os.environ['PATH']}"}
+    for _, block in blocks("sh"):
+        subprocess.run(["bash", "-euc", block], cwd=folder, env=environment, check=True)
     lines = record.read_text().splitlines()
     return [shlex.split(line) for line in lines if line.startswith("sweeps/")]
 
 
 @pytest.mark.soak
-@pytest.mark.skipif(not DATA.is_dir(), reason=f"no images in LMC_DATA or {DATA}")
 def test_the_readmes_full_runs_begin(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """They take hours or a GPU: run on the real images, up to where the first cell would train."""
+    data = real_data("MNIST", "cifar100")
     reached = []
 
     def look(runs: list[StudyRun], *rest, **more) -> bool:
@@ -417,7 +413,7 @@ def test_the_readmes_full_runs_begin(
 
     monkeypatch.setattr("lmc_ray.sweep.script.connect", lambda: Resources(16, 1.0, 1))
     monkeypatch.setattr("lmc_ray.sweep.script.run_sweep", look)
-    (tmp_path / "data").symlink_to(DATA)
+    (tmp_path / "data").symlink_to(data)
     runs = full_runs(tmp_path / "shell")
     assert runs
     for number, (script, *arguments) in enumerate(runs, start=1):

@@ -24,7 +24,7 @@ from lmc_ray.errors import UserError
 
 NAMESPACE = "lmc-ray"
 GRACE = 5.0
-"""Seconds that Ray may take to notice that the driver before us is dead."""
+"""Seconds that Ray may take to notice that the driver before us is dead, or to answer."""
 
 
 @dataclass(frozen=True)
