@@ -29,7 +29,7 @@ from simulation import (
 from lmc_ray.errors import UserError
 from lmc_ray.sweep import Range, Study
 from lmc_ray.sweep.cells import Block, Outcome
-from lmc_ray.sweep.study import SEARCH_SEEDS_FROM, Protocol, StudyRun, check_methods
+from lmc_ray.sweep.study import SEARCH_SEEDS_FROM, Protocol, StudyRun, check_studies, titles
 
 
 def wild(seed: int, kills: int) -> Choose:
@@ -466,9 +466,29 @@ def test_bad_studies(changes: dict[str, Any], says: str) -> None:
 
 
 def test_two_studies_of_one_method_are_refused() -> None:
-    check_methods([study("mcsgd"), study("stable-sgd")])
+    check_studies([study("mcsgd"), study("stable-sgd")])
     with pytest.raises(UserError, match="two studies of MC-SGD"):
-        check_methods([study("mcsgd"), study("stable-sgd"), study("mcsgd")])
+        check_studies([study("mcsgd"), study("stable-sgd"), study("mcsgd")])
+
+
+def test_studies_of_one_method_need_labels() -> None:
+    labelled = [study("mcsgd", label=label) for label in (None, "short", "long")]
+    check_studies(labelled)
+    assert titles([StudyRun(each, protocol(), 2) for each in labelled]) == [
+        "MC-SGD",
+        "MC-SGD, short",
+        "MC-SGD, long",
+    ]
+    for label, says in (
+        ("short", "two studies of MC-SGD, short"),
+        ("er", "'er' is a method's name"),
+        ("a=b", "use letters, digits"),
+        ("", "use letters, digits"),
+    ):
+        with pytest.raises(UserError, match=says):
+            check_studies([*labelled, study("mcsgd", label=label)])
+    with pytest.raises(UserError, match="multitask is a control of shrot: give that a study"):
+        check_studies([*labelled, study("multitask", control="shrot")])
 
 
 def test_cells_carry_the_place_and_all_values() -> None:

@@ -202,6 +202,32 @@ def test_several_configurations_of_one_method(store: Store):
     assert "MC-SGD 2: dropout 0.1, memory_per_class 10" in text
 
 
+def test_studies_of_one_method_go_by_their_labels(store: Store):
+    for seed in (101, 102):
+        for label, samples, accuracy in (("samples-10", 10, 0.7), ("samples-9", 9, 0.9)):
+            more = {"average_accuracy": accuracy, "memory_per_class": 2}
+            more |= {"line_samples": samples, "study": label, "config": label}
+            cell = run(f"{label}-{seed}", seed, **more)
+            store.commit("first", f"{label}-{seed}", {"runs": [cell]})
+    with store.database() as database:
+        (rows,) = accuracy_rows(database)
+        (fewer,) = compare(database, "samples-9", ["samples-10"])
+        (own,) = compare(database, "mcsgd", ["samples-9"])
+        text = render(accuracy_sheets(database))
+        studies = database.sql("SELECT study FROM method_summary WHERE method = 'mcsgd'").fetchall()
+    assert [row.group.label for row in rows] == [
+        "Stable SGD",
+        "MC-SGD",
+        "MC-SGD, samples-9",
+        "MC-SGD, samples-10",
+        "multitask",
+    ]
+    assert "MC-SGD, samples-9: line_samples 9" in text
+    assert fewer.paired.difference.mean == pytest.approx(0.2)
+    assert own.method.study == "mcsgd", "a study of that very name comes before all of the method"
+    assert {name for (name,) in studies} == {None, "samples-9", "samples-10"}
+
+
 def test_each_sweep_has_its_own_table(store: Store):
     store.commit("second", "x", {"runs": [run("m101", 101, average_accuracy=0.3)]})
     with store.database() as database:

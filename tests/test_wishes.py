@@ -10,7 +10,8 @@ from lmc_ray.errors import UserError
 from lmc_ray.learners import hyperparameters
 from lmc_ray.paper import TABLE_1
 from lmc_ray.sweep import Range, Study
-from lmc_ray.sweep.study import check_methods
+from lmc_ray.sweep.space import distributions, fixed
+from lmc_ray.sweep.study import check_studies
 from lmc_ray.sweep.wishes import Wishes, as_wished, benchmarks_of
 
 PAPER = runpy.run_path(str(Path(__file__).parent.parent / "sweeps" / "paper.py"))
@@ -89,6 +90,47 @@ def test_a_setting_goes_where_its_name_fits_on_any_benchmark() -> None:
         as_wished(studies, wishes(settings={"lerning_rate": 0.1}))
 
 
+def test_a_study_is_called_by_its_label_and_all_of_a_method_by_its_name() -> None:
+    space = {"dropout": Range(0.0, 0.5)}
+    labelled = [Study(method="mcsgd", label=name, space=space) for name in ("short", "long-0.5")]
+
+    def found(*studies: Study, **changes: Any) -> dict[str, Any]:
+        (adjusted,) = as_wished({DIGITS[0]: studies}, wishes(**changes)).values()
+        return {study.name: study.space.get("line_samples") for study in adjusted}
+
+    assert found(*labelled, methods=["long-0.5"]) == {"long-0.5": None}
+    assert found(*labelled, methods=["mcsgd"]) == {"short": None, "long-0.5": None}
+    assert found(Study(method="mcsgd"), *labelled, methods=["mcsgd"]) == {"mcsgd": None}
+    settings = {"line_samples": 2, "long-0.5.line_samples": 3}
+    assert found(*labelled, settings=settings) == {"short": 2, "long-0.5": 3}
+    assert found(*labelled, settings={"mcsgd.line_samples": 4}) == {"short": 4, "long-0.5": 4}
+    with pytest.raises(UserError, match="unknown study 'shrt': did you mean 'short'"):
+        found(*labelled, settings={"shrt.line_samples": 3})
+    with pytest.raises(UserError, match=r"ships with lmc-ray of short long-0\.5 on rotated-digits"):
+        found(*labelled, confirm_only=True)
+
+
+ABLATION = runpy.run_path(str(Path(__file__).parent.parent / "sweeps" / "ablation.py"))
+
+
+@pytest.mark.parametrize("benchmark", [*DECLARED, DIGITS[0]])
+def test_the_ablation_changes_one_switch_at_a_time(benchmark: str) -> None:
+    studies = ABLATION["studies"](benchmark)
+    (base, *others) = as_wished({benchmark: studies}, wishes())[benchmark]
+    assert base.name == "mcsgd"
+    tuned = hyperparameters("mcsgd", fixed(base.space))
+    for study in others:
+        switch = study.name.rpartition("-")[0]
+        changed = hyperparameters("mcsgd", fixed(study.space))
+        differences = [
+            name
+            for name in type(tuned).__dataclass_fields__
+            if getattr(changed, name) != getattr(tuned, name)
+        ]
+        assert differences == [switch], "or the study trains what is trained already"
+        assert list(distributions("mcsgd", study.space)) == ["connect_learning_rate"]
+
+
 @pytest.fixture
 def shipped(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], dict[str, Any]]:
     """Stands in for tuned.toml."""
@@ -148,7 +190,7 @@ def test_whole_columns_of_table_1_ship(benchmark: str) -> None:
 @pytest.mark.parametrize("benchmark", DECLARED)
 def test_the_papers_script_has_the_papers_table(benchmark: str) -> None:
     studies = PAPER["studies"](benchmark)
-    check_methods(studies)
+    check_studies(studies)
     assert {study.method for study in studies} == set(TABLE_1[benchmark])
     assert set(DECLARED) == set(TABLE_1)
     searched = [study for study in studies if not study.pinned]

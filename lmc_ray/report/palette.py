@@ -46,7 +46,8 @@ def of_method(method: str, number: int = 1) -> Style:
         number: which of its configurations, from 1.
     """
     colour, kind = _METHODS.get(method, Style(4, 2))
-    return Style(colour, (kind + number - 1) % _KINDS)
+    turns, kind = divmod(kind + number - 1, _KINDS)
+    return Style((colour + turns) % len(COLOURS), kind)
 
 
 # Of minima, and of paths by the minimum they lead to; the connected one is MC-SGD's own, and so on.

@@ -64,7 +64,8 @@ VIEWS: Mapping[str, View] = {
     "method_summary": View(
         "one configuration of a method, over its confirmed seeds; a diverged one has no accuracy",
         f"""
-        SELECT {_WHERE}, count(*) AS seeds, count(*) FILTER (status = 'diverged') AS diverged,
+        SELECT {_WHERE}, any_value(study) AS study, count(*) AS seeds,
+            count(*) FILTER (status = 'diverged') AS diverged,
             {_over_seeds("average_accuracy", "forgetting", "learning_accuracy")},
             any_value(memory_per_class) AS memory_per_class,
             avg(gradient_evaluations) AS gradient_evaluations, avg(examples_seen) AS examples_seen

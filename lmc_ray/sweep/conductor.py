@@ -24,7 +24,7 @@ from lmc_ray.sweep.study import StudyRun
 from lmc_ray.sweep.trainable import Workplace, stored_outcomes
 
 Key = tuple[str, str, int | None]
-"""A study's benchmark and method, and a number of its trials."""
+"""A study's benchmark and name, and a number of its trials."""
 
 _EVENTS = {"finished": "committed", "pruned": "pruned", "diverged": "diverged"}
 
@@ -240,7 +240,7 @@ class Conductor(Searcher):
         the other sweep away.
         """
         for study in self.studies:
-            if study.key == (benchmark, name) or (not self.several and study.study.method == name):
+            if study.key == (benchmark, name) or (not self.several and study.study.name == name):
                 return study
         return None
 
@@ -437,10 +437,10 @@ def _trial_row(study: StudyRun, number: int) -> dict[str, Any] | None:
     trial = proposal.trial
     if trial is None:
         return None
-    benchmark, method = study.key
+    benchmark, name = study.key
     return {
         "benchmark": benchmark,
-        "study": method,
+        "study": name,
         "number": number,
         "generation": study.generation(number),
         "state": trial.state,

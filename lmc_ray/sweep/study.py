@@ -5,6 +5,7 @@ follows from its spec and the outcomes, never from the order in which they arriv
 was killed and started again, or ran elsewhere, proposes the same trials.
 """
 
+import re
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,6 +19,8 @@ from lmc_ray.sweep.cells import PROTOCOL, Block, Cell, Outcome, Place
 from lmc_ray.sweep.proposals import Direction, History, Trial, pareto_front
 from lmc_ray.sweep.space import Space, distributions, fixed, holds
 
+_LABEL = re.compile(r"[A-Za-z0-9_.-]+")
+
 SEARCH_SEEDS_FROM = 10_000
 """The search's seeds start here, the confirmation's at 0: they never meet."""
 
@@ -27,6 +30,8 @@ class Study:
     """What a sweep script says about one method."""
 
     method: str
+    label: str | None = None
+    """What the sweep calls it, where it has several studies of the method; None: the method."""
     space: Space = field(default_factory=dict)
     first: Sequence[Mapping[str, Any]] = ()
     """Settings to try before the sampler proposes, e.g. the paper's, where the space holds them."""
@@ -37,8 +42,19 @@ class Study:
     tuned: bool = False
     """True: where the package ships a tuned configuration for the benchmark, that is the space."""
     control: str | None = None
-    """The method whose settings it shares, but for its own space: its seeds are there to be
-    measured against that method's, and are no results of their own."""
+    """The study whose settings it shares, but for its own space: its seeds are there to be
+    measured against that study's, and are no results of their own."""
+
+    @property
+    def name(self) -> str:
+        """What tables, --method and --set call it."""
+        return self.label or self.method
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        method = METHODS[self.method].title
+        return method if self.label is None else f"{method}, {self.label}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,8 +149,8 @@ class StudyRun:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What a sweep has one of: a method on a benchmark."""
-        return self.protocol.place.benchmark, self.study.method
+        """What a sweep has one of: a study's name on a benchmark."""
+        return self.protocol.place.benchmark, self.study.name
 
     @property
     def total_blocks(self) -> int:
@@ -346,7 +362,7 @@ class StudyRun:
     ) -> Block:
         values = self._hyperparameters(params)
         cells = tuple(self._cell(values, seed, trial is not None) for seed in seeds)
-        return Block(study=self.study.method, trial=trial, cells=cells, prune_below=limits)
+        return Block(study=self.study.name, trial=trial, cells=cells, prune_below=limits)
 
     @property
     def _purpose(self) -> Literal["confirm", "control"]:
@@ -386,33 +402,41 @@ def _as_pruned(ended: list[Outcome], limits: Sequence[float | None]) -> list[Out
     return ended
 
 
-def check_methods(studies: Sequence[Study]) -> None:
-    """Refuse a sweep without studies, an unknown method, and two studies of one method.
+def check_studies(studies: Sequence[Study]) -> None:
+    """Refuse a sweep without studies, an unknown method, and two studies of one name.
 
     Raises:
         UserError: which of these.
     """
     if not studies:
         raise UserError("no studies: give the sweep at least one Study(method=…)")
-    methods = [study.method for study in studies]
-    for method in methods:
-        if method not in METHODS:
-            raise unknown("method", method, METHODS)
-        if methods.count(method) > 1:
-            raise UserError(f"two studies of {METHODS[method].title}: a sweep has one a method")
+    by_name: dict[str, Study] = {}
+    for study in studies:
+        if study.method not in METHODS:
+            raise unknown("method", study.method, METHODS)
+        if study.label is not None and not _LABEL.fullmatch(study.label):
+            raise UserError(f"label {study.label!r}: use letters, digits, '_', '.' and '-' only")
+        if study.label in METHODS:
+            raise UserError(f"label {study.label!r} is a method's name: choose another")
+        if study.name in by_name:
+            raise UserError(f"two studies of {study.title}: give each a label of its own")
+        by_name[study.name] = study
     for study in studies:
         if study.control is not None:
-            like = {each.method: each for each in studies}.get(study.control)
+            like = by_name.get(study.control)
             if like is None or like.control is not None:
-                raise UserError(
-                    f"{study.method} is a control of {study.control}: give that a study"
-                )
+                raise UserError(f"{study.name} is a control of {study.control}: give that a study")
+
+
+def called(name: str, studies: Sequence[Study]) -> list[Study]:
+    """The studies that a user means: the one of that name, else all of that method."""
+    return [s for s in studies if s.name == name] or [s for s in studies if s.method == name]
 
 
 def titles(studies: Sequence[StudyRun]) -> list[str]:
-    """What people call each study: its method, and its benchmark where there are several."""
+    """What people call each study, with its benchmark where there are several."""
     several = len({study.protocol.place.benchmark for study in studies}) > 1
     return [
-        f"{METHODS[method].title} on {benchmark}" if several else METHODS[method].title
-        for benchmark, method in (study.key for study in studies)
+        f"{each.study.title} on {each.protocol.place.benchmark}" if several else each.study.title
+        for each in studies
     ]

@@ -10,7 +10,7 @@ from lmc_ray.errors import UserError, unknown
 from lmc_ray.learners import METHODS, hyperparameters
 from lmc_ray.learners.presets import preset as preset_values
 from lmc_ray.sweep.space import Range
-from lmc_ray.sweep.study import Study, check_methods
+from lmc_ray.sweep.study import Study, called, check_studies
 from lmc_ray.sweep.tuned import tuned
 
 DEFAULT_BENCHMARK = "rotated-digits"
@@ -63,22 +63,17 @@ def as_wished(studies: ByBenchmark, wishes: Wishes) -> dict[str, list[Study]]:
         UserError: something names what is not there, or a setting does not fit.
     """
     for each in studies.values():
-        check_methods(each)
-    methods = list(dict.fromkeys(study.method for each in studies.values() for study in each))
+        check_studies(each)
+    every = [study for each in studies.values() for study in each]
     if wishes.preset:  # refused by name even where the script has no MC-SGD to set
         preset_values(wishes.preset, "rotated")
     for benchmark in studies:  # an unknown one comes before all that is said of its studies
         defaults(benchmark, data=wishes.data)
-    _check_settings(wishes.settings, methods)
-    for method in wishes.methods or ():
-        if method not in methods:
-            raise unknown("study", method, methods)
+    _check_settings(wishes.settings, every)
+    for name in wishes.methods or ():
+        _known(name, every)
     chosen = {
-        benchmark: [
-            study
-            for study in _adjusted(each, benchmark, wishes)
-            if wishes.methods is None or study.method in wishes.methods
-        ]
+        benchmark: _chosen(_adjusted(each, benchmark, wishes), wishes.methods)
         for benchmark, each in studies.items()
     }
     if wishes.confirm_only:
@@ -115,23 +110,42 @@ def batch_sizes(studies: Sequence[Study]) -> list[int]:
     return found
 
 
+def _chosen(studies: list[Study], names: Sequence[str] | None) -> list[Study]:
+    """Those that the user names, in the order of the script."""
+    if names is None:
+        return studies
+    wanted = [study.name for name in names for study in called(name, studies)]
+    return [study for study in studies if study.name in wanted]
+
+
+def _known(name: str, studies: Sequence[Study]) -> list[Study]:
+    """The studies that a user means.
+
+    Raises:
+        UserError: there are none.
+    """
+    found = called(name, studies)
+    if not found:
+        raise unknown("study", name, list(dict.fromkeys(study.name for study in studies)))
+    return found
+
+
 def _fields(method: str) -> Mapping[str, Any]:
     return METHODS[method].hyperparameters.__dataclass_fields__
 
 
-def _check_settings(settings: Mapping[str, Any], methods: Sequence[str]) -> None:
+def _check_settings(settings: Mapping[str, Any], studies: Sequence[Study]) -> None:
     """Each setting has to fit a study.
 
     Raises:
         UserError: it names no study, or no hyperparameter of one.
     """
-    known = {name for method in methods for name in _fields(method)}
     for setting in settings:
-        method, dot, name = setting.rpartition(".")
-        if dot and method not in methods:
-            raise unknown("study", method, methods)
-        if name not in (_fields(method) if dot else known):
-            raise unknown("hyperparameter", name, _fields(method) if dot else known)
+        study, dot, name = setting.rpartition(".")
+        meant = _known(study, studies) if dot else studies
+        known = {field for each in meant for field in _fields(each.method)}
+        if name not in known:
+            raise unknown("hyperparameter", name, known)
 
 
 def _check_tuned(chosen: ByBenchmark) -> None:
@@ -143,13 +157,13 @@ def _check_tuned(chosen: ByBenchmark) -> None:
         UserError: it does not; says of all that is missing.
     """
     missing = [
-        f"{' '.join(methods)} on {benchmark}"
+        f"{' '.join(names)} on {benchmark}"
         for benchmark, studies in chosen.items()
         if (
-            methods := [
-                study.method
+            names := [
+                study.name
                 for study in studies
-                if not study.pinned and not study.control and tuned(benchmark, study.method) is None
+                if not study.pinned and not study.control and tuned(benchmark, study.name) is None
             ]
         )
     ]
@@ -164,7 +178,7 @@ def _adjusted(studies: Sequence[Study], benchmark: str, wishes: Wishes) -> list[
     """A benchmark's studies as the command line wants them; a setting goes where its name fits."""
     epochs = defaults(benchmark, data=wishes.data).epochs
     family = benchmark.partition("-")[0]
-    order = [study.method for study in studies]
+    order = [study.name for study in studies]
     adjusted: list[Study] = []
     for study in sorted(studies, key=lambda study: study.control is not None):
         space: dict[str, Any] = {
@@ -183,23 +197,22 @@ def _adjusted(studies: Sequence[Study], benchmark: str, wishes: Wishes) -> list[
                 space["memory_per_class"] = _searched(space.get("memory_per_class"), PARETO_MEMORY)
             own = _fields(study.method)
             space |= {name: value for name, value in wishes.settings.items() if name in own}
-        space |= {  # what names the method outweighs what does not
-            name.removeprefix(f"{study.method}."): value
-            for name, value in wishes.settings.items()
-            if name.startswith(f"{study.method}.")
-        }
+        for setting, value in wishes.settings.items():  # outweighs what names no study
+            named, dot, name = setting.rpartition(".")
+            if dot and study in called(named, studies):
+                space[name] = value
         adjusted.append(replace(study, space=space))
-    return sorted(adjusted, key=lambda each: order.index(each.method))
+    return sorted(adjusted, key=lambda each: order.index(each.name))
 
 
 def _space(study: Study, benchmark: str, wishes: Wishes, others: Sequence[Study]) -> dict[str, Any]:
     """A study's space before the command line's settings."""
     if study.control is not None:
-        like = next(other for other in others if other.method == study.control)
+        like = next(other for other in others if other.name == study.control)
         own = _fields(study.method)
         return {name: value for name, value in like.space.items() if name in own} | {**study.space}
     if (study.tuned or wishes.confirm_only) and not study.pinned:
-        found = tuned(benchmark, study.method)
+        found = tuned(benchmark, study.name)
         if found is not None:
             return found
     return dict(study.space)

@@ -66,7 +66,7 @@ def compare(
 
     Args:
         database: a store's tables.
-        method: as the store names it.
+        method: as the store names it, or a study's label.
         baselines: one or more.
         benchmark: only this one; None for all.
 
@@ -80,14 +80,14 @@ def compare(
     if benchmark is not None and benchmark not in benchmarks:
         raise unknown("benchmark among the confirmed ones", benchmark, benchmarks)
     groups = [g for g in groups if benchmark in (None, g.runs[0]["benchmark"])]
-    methods = {group.method for group in groups}
     for name in (method, *baselines):
-        if name not in methods:
-            raise unknown("method among the confirmed ones", name, methods)
+        if not _called(name, groups):
+            known = {known for group in groups for known in (group.method, group.study)}
+            raise unknown("method among the confirmed ones", name, known)
     pairs = []
     for together in by_setting(groups).values():
-        ours = [group for group in together if group.method == method]
-        theirs = [g for name in baselines for g in together if g.method == name]
+        ours = _called(method, together)
+        theirs = [group for name in baselines for group in _called(name, together)]
         for a in ours:
             for b in theirs:
                 if a is not b and (found := _differences(a, b)):
@@ -154,6 +154,11 @@ def probability(p: float | None) -> str:
     if p is None:
         return NOT_AVAILABLE
     return "<0.0001" if p < 0.0001 else f"{p:.4f}" if p < 0.01 else f"{p:.3f}"
+
+
+def _called(name: str, groups: Sequence[Group]) -> list[Group]:
+    """What a user means: the study of that name, else all of that method."""
+    return [g for g in groups if g.study == name] or [g for g in groups if g.method == name]
 
 
 def _differences(a: Group, b: Group) -> list[float]:

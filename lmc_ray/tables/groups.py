@@ -1,5 +1,7 @@
 """The confirmed cells of a root, put together: which are seeds of one configuration."""
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -47,16 +49,23 @@ class Group:
         differences: the columns that tell this configuration from the method's others in the same
             sweep and benchmark, with their values; empty where it is the only one.
         number: counts such configurations from 1.
+        alone: it is its study's only one.
     """
 
     runs: Sequence[Run]
     differences: dict[str, Any]
     number: int
+    alone: bool
 
     @property
     def method(self) -> str:
         """As the store names it."""
         return self.runs[0]["method"]
+
+    @property
+    def study(self) -> str:
+        """Its label in the sweep script; the method where it has none."""
+        return _study(self.runs[0])
 
     @property
     def setting(self) -> tuple[Any, ...]:
@@ -65,9 +74,13 @@ class Group:
 
     @property
     def label(self) -> str:
-        """The method as people write it, numbered where several configurations were confirmed."""
+        """The method as people write it, with its study's label if that has one.
+
+        Numbered where the study has confirmed several configurations.
+        """
         name = METHODS.get(self.method, self.method)
-        return f"{name} {self.number}" if self.differences else name
+        name = name if self.study == self.method else f"{name}, {self.study}"
+        return name if self.alone else f"{name} {self.number}"
 
     @property
     def note(self) -> str:
@@ -144,12 +157,30 @@ def _configurations(runs: list[Run]) -> list[Group]:
     ]
     # By value, not by time, so that a configuration keeps its number while seeds come in.
     ordered = sorted(
-        by_values.values(), key=lambda rows: [_sortable(rows[0][n]) for n in differing]
+        by_values.values(),
+        key=lambda rows: (_in_order(rows[0]), [_sortable(rows[0][n]) for n in differing]),
     )
+    studies = Counter(_study(rows[0]) for rows in ordered)
     return [
-        Group(rows, {name: rows[0][name] for name in differing}, number)
+        Group(
+            rows,
+            {name: rows[0][name] for name in differing},
+            number,
+            alone=studies[_study(rows[0])] == 1,
+        )
         for number, rows in enumerate(ordered, start=1)
     ]
+
+
+def _study(run: Run) -> str:
+    return run["study"] or run["method"]
+
+
+def _in_order(run: Run) -> tuple[bool, list[Any]]:
+    """The study without a label first, then by label, whose numbers count as such."""
+    study = _study(run)
+    parts = re.split(r"([0-9]+)", study)
+    return study != run["method"], [int(part) if part.isdigit() else part for part in parts]
 
 
 def _setting(run: Run) -> tuple[Any, ...]:
