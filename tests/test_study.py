@@ -487,6 +487,8 @@ def test_studies_of_one_method_need_labels() -> None:
     ):
         with pytest.raises(UserError, match=says):
             check_studies([*labelled, study("mcsgd", label=label)])
+    with pytest.raises(UserError, match="stable-sgd has a preset"):
+        check_studies([study(preset="author")])
     with pytest.raises(UserError, match="multitask is a control of shrot: give that a study"):
         check_studies([*labelled, study("multitask", control="shrot")])
 

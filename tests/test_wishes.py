@@ -8,6 +8,7 @@ import pytest
 
 from lmc_ray.errors import UserError
 from lmc_ray.learners import hyperparameters
+from lmc_ray.learners.presets import PRESETS
 from lmc_ray.paper import TABLE_1
 from lmc_ray.sweep import Range, Study
 from lmc_ray.sweep.space import distributions, fixed
@@ -108,6 +109,29 @@ def test_a_study_is_called_by_its_label_and_all_of_a_method_by_its_name() -> Non
         found(*labelled, settings={"shrt.line_samples": 3})
     with pytest.raises(UserError, match=r"ships with lmc-ray of short long-0\.5 on rotated-digits"):
         found(*labelled, confirm_only=True)
+
+
+def test_a_preset_in_a_script_outweighs_the_command_lines() -> None:
+    studies = [Study(method="mcsgd"), Study(method="mcsgd", label="own", preset="sequel-jax")]
+    asked = wishes(preset="author", settings={"epochs": 3, "own.line_samples": 2})
+    author, own = as_wished({DIGITS[0]: studies}, asked)[DIGITS[0]]
+    assert author.space["path_weight"] == "cumulative"
+    assert author.space["first_task_epochs"] == 6
+    assert own.space["path_weight"] == "uniform"
+    assert own.space["line_samples"] == 2
+    assert "first_task_epochs" not in own.space
+    with pytest.raises(UserError, match="unknown preset 'autor': did you mean 'author'"):
+        as_wished({DIGITS[0]: [Study(method="mcsgd", preset="autor")]}, wishes())
+
+
+PRESETS_SCRIPT = runpy.run_path(str(Path(__file__).parent.parent / "sweeps" / "presets.py"))
+
+
+def test_the_script_of_presets_has_them_all() -> None:
+    base, *others = PRESETS_SCRIPT["studies"](DIGITS[0])
+    assert (base.name, base.preset) == ("mcsgd", None)
+    assert tuple(study.preset for study in others) == PRESETS
+    assert all(study.space == base.space for study in others), "one configuration"
 
 
 ABLATION = runpy.run_path(str(Path(__file__).parent.parent / "sweeps" / "ablation.py"))

@@ -177,6 +177,8 @@ def plan(
             for each in _between(one, other, how):
                 found.setdefault(each.id, each)
     wanted = [each for each in found.values() if each.kind in kinds]
+    # The longest first, so that in the end no worker is alone with one.
+    wanted.sort(key=lambda each: each.kind != "spectrum")
     return Plan(wanted, weights)
 
 

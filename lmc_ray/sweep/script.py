@@ -51,6 +51,9 @@ from lmc_ray.tables import (
 Studies = Sequence[Study] | Callable[[str], Sequence[Study]]
 """Of a sweep script: the same on every benchmark, or by the benchmark's name."""
 
+Measured = Connectivity | Callable[[str], Connectivity]
+"""How a script measures kept minima: the same on every benchmark, or by the benchmark's name."""
+
 
 @dataclass(frozen=True)
 class _Course:
@@ -72,7 +75,7 @@ def main(
     trials: int = 20,
     seeds: int = 5,
     keep_minima: str | None = None,
-    connectivity: Connectivity | None = None,
+    connectivity: Measured | None = None,
 ) -> None:
     """Run a sweep script: parse its options, run the studies, print the tables.
 
@@ -279,9 +282,9 @@ def main(
                 several=several,
             )
             if whole and connectivity is not None:
-                how = SMOKE if smoke else connectivity
+                how = connectivity(names[0]) if callable(connectivity) else connectivity
                 with store.database(sweep) as database:
-                    planned = plan(database, sweep, how, kinds, path or ())
+                    planned = plan(database, sweep, SMOKE if smoke else how, kinds, path or ())
                 largest = max(machines.values(), key=lambda machine: machine.gpus_per_trial)
                 whole = run_analyses(planned, store, workplace, largest, console)
             measured = connectivity is not None

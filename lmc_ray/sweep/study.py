@@ -37,6 +37,8 @@ class Study:
     """Settings to try before the sampler proposes, e.g. the paper's, where the space holds them."""
     pinned: bool = False
     """True: --preset, and a --set that does not name the method, leave this study alone."""
+    preset: str | None = None
+    """The public implementation whose switches outweigh the space; None: the sweep's --preset."""
     trials: int | None = None
     """Search trials at most; None: as many as the sweep's --trials."""
     tuned: bool = False
@@ -418,6 +420,8 @@ def check_studies(studies: Sequence[Study]) -> None:
             raise UserError(f"label {study.label!r}: use letters, digits, '_', '.' and '-' only")
         if study.label in METHODS:
             raise UserError(f"label {study.label!r} is a method's name: choose another")
+        if study.preset is not None and study.method != "mcsgd":
+            raise UserError(f"{study.name} has a preset, which is for mcsgd alone: leave it out")
         if study.name in by_name:
             raise UserError(f"two studies of {study.title}: give each a label of its own")
         by_name[study.name] = study

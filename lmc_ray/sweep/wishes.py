@@ -185,24 +185,29 @@ def _adjusted(studies: Sequence[Study], benchmark: str, wishes: Wishes) -> list[
             "epochs": epochs,
             **_space(study, benchmark, wishes, adjusted),
         }
-        if not study.pinned:
-            if wishes.preset and study.method == "mcsgd":
-                given = wishes.settings
-                often = given.get("mcsgd.epochs", given.get("epochs", epochs))
-                values = preset_values(wishes.preset, family)
-                if "first_task_epochs" in values and isinstance(often, int):
-                    values["first_task_epochs"] *= often  # the authors' two stand beside one a task
-                space |= values
-            if wishes.pareto and study.method == "mcsgd":
-                space["memory_per_class"] = _searched(space.get("memory_per_class"), PARETO_MEMORY)
-            own = _fields(study.method)
-            space |= {name: value for name, value in wishes.settings.items() if name in own}
-        for setting, value in wishes.settings.items():  # outweighs what names no study
-            named, dot, name = setting.rpartition(".")
-            if dot and study in called(named, studies):
-                space[name] = value
+        settings = _settings(study, studies, wishes)
+        preset = study.preset or (None if study.pinned else wishes.preset)
+        if preset and study.method == "mcsgd":
+            values, often = preset_values(preset, family), settings.get("epochs", epochs)
+            if "first_task_epochs" in values and isinstance(often, int):
+                values["first_task_epochs"] *= often  # the authors' two stand beside one a task
+            space |= values
+        if wishes.pareto and study.method == "mcsgd" and not study.pinned:
+            space["memory_per_class"] = _searched(space.get("memory_per_class"), PARETO_MEMORY)
+        space |= settings
         adjusted.append(replace(study, space=space))
     return sorted(adjusted, key=lambda each: order.index(each.name))
+
+
+def _settings(study: Study, studies: Sequence[Study], wishes: Wishes) -> dict[str, Any]:
+    """The command line's settings that are meant for a study."""
+    own, every = _fields(study.method), wishes.settings
+    found = {} if study.pinned else {name: every[name] for name in every if name in own}
+    for setting, value in every.items():  # outweighs what names no study
+        named, dot, name = setting.rpartition(".")
+        if dot and study in called(named, studies):
+            found[name] = value
+    return found
 
 
 def _space(study: Study, benchmark: str, wishes: Wishes, others: Sequence[Study]) -> dict[str, Any]:
