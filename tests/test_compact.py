@@ -82,7 +82,7 @@ def test_the_same_rows_in_few_files(store: Store):
     assert content(store) == before
     assert (done.merged, done.cells, done.before, done.after) == (True, 3, 24, 8)
     kinds = [name.split("/")[0] for name in files(store)]
-    assert kinds == sorted({*TABLES, "compactions"} - {"minima", "nights", "speeds"})
+    assert kinds == sorted({*TABLES, "compactions"} - {"importances", "minima", "nights", "speeds"})
     with store.database() as database:
         attempts = database.sql("SELECT cell_id, attempt FROM runs ORDER BY 1").fetchall()
         assert attempts == [("x", "c"), ("y", "b"), ("z", "b")]
@@ -517,7 +517,9 @@ def _check(truth: bool) -> None:
 # Verify
 
 
-@pytest.mark.parametrize("table", sorted(TABLES.keys() - {"minima", "nights", "speeds"}))
+@pytest.mark.parametrize(
+    "table", sorted(TABLES.keys() - {"importances", "minima", "nights", "speeds"})
+)
 @pytest.mark.parametrize("keep", [0.0, 0.9])
 def test_verify_finds_a_truncated_compacted_file(store: Store, table: str, keep: float):
     store.compact("s")

@@ -150,6 +150,22 @@ def test_the_best_trials_of_each_benchmark(tmp_path: Path) -> None:
     ]
 
 
+def test_the_best_so_far_and_the_front(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    tried = [(0.5, 4), (0.7, 4), (0.6, 2), (0.6, 3), (0.9, 9), (0.7, 1)]
+    found = [
+        trial(number, benchmark="b", values=list(values), state="complete")
+        for number, values in enumerate(tried)
+    ]
+    found.append(trial(6, benchmark="b", values=[0.95, 1], state="pruned"))
+    found.append(trial(0, benchmark="b", values=[0.3], study="er"))
+    store.commit("s", "a", {"trials": found})
+    best = ask(store, "SELECT number, best FROM best_so_far WHERE study = 'mcsgd'")
+    assert best == [(0, 0.5), (1, 0.7), (2, 0.7), (3, 0.7), (4, 0.9), (5, 0.9)]
+    front = ask(store, "SELECT study, number, accuracy, memory FROM pareto_front")
+    assert front == [("mcsgd", 5, 0.7, 1), ("mcsgd", 4, 0.9, 9)]
+
+
 def test_contrasts_within_seeds(store: Store) -> None:
     with store.database() as database:
         (sheet,) = contrast_sheets(database)

@@ -3,9 +3,10 @@
 import json
 from collections.abc import Mapping, Sequence
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lmc_ray.report.exhibits import Curve, Exhibit, Intervals, Lines, Section
+from lmc_ray.report.importances import importances
 from lmc_ray.report.palette import Style
 from lmc_ray.report.source import Row, ask, literal
 from lmc_ray.statistics import Summary
@@ -13,7 +14,6 @@ from lmc_ray.tables.groups import METHODS
 
 if TYPE_CHECKING:
     import duckdb
-    from optuna.distributions import BaseDistribution
 
 _SQL = """
 SELECT benchmark, study, number, generation, state, params,
@@ -30,11 +30,6 @@ _STATES = {
     "pruned": ("pruned: accuracy on the tasks until then", Style(6, 1)),
     "diverged": ("diverged: at chance", Style(1, 3)),
 }
-_COMPARABLE = ("complete", "diverged")
-FEWEST_TRIALS = 4
-"""Complete trials below which no importance is computed."""
-
-_SEED = 0  # of the importance: the same rows give the same report
 
 
 def search(database: "duckdb.DuckDBPyConnection", sweep: str) -> Section | None:
@@ -118,51 +113,6 @@ def _importances(studies: Mapping[str, Sequence[Row]], sql: str) -> Exhibit | No
         sql=sql,
         panels=panels,
     )
-
-
-def importances(rows: Sequence[Row]) -> dict[str, float]:
-    """The importance of each hyperparameter, from the greatest; empty with too few trials.
-
-    Args:
-        rows: of one study, with `params`, `accuracy` and `state`.
-    """
-    done = [row for row in rows if row["state"] in _COMPARABLE]
-    space = _space([row["params"] for row in done])
-    if len(done) < FEWEST_TRIALS or not space or len({row["accuracy"] for row in done}) == 1:
-        return {}
-    import optuna
-    from optuna.importance import FanovaImportanceEvaluator, get_param_importances
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(direction="maximize")
-    study.add_trials(
-        [
-            optuna.trial.create_trial(
-                params={name: row["params"][name] for name in space},
-                distributions=dict(space),
-                value=row["accuracy"],
-            )
-            for row in done
-        ]
-    )
-    return get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=_SEED))
-
-
-def _space(tried: Sequence[Mapping[str, Any]]) -> dict[str, "BaseDistribution"]:
-    """The ranges that the trials had in common, as far as their values tell."""
-    from optuna.distributions import CategoricalDistribution, FloatDistribution
-
-    space: dict[str, BaseDistribution] = {}
-    for name in sorted(set.intersection(*(set(params) for params in tried)) if tried else ()):
-        values = [params[name] for params in tried]
-        if len(set(map(repr, values))) == 1:
-            continue
-        if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
-            low, high = float(min(values)), float(max(values))
-            space[name] = FloatDistribution(low, high, log=0 < 10 * low < high)
-        else:
-            space[name] = CategoricalDistribution(list(dict.fromkeys(values)))
-    return space
 
 
 def _fronts(studies: Mapping[str, Sequence[Row]], sql: str) -> Exhibit | None:

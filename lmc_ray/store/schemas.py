@@ -3,9 +3,9 @@
 Columns are only ever added, and each addition raises `SCHEMA_VERSION`: an older file reads with
 nulls in the new columns, a newer file is refused with the advice to upgrade. Version 2 has the
 columns of version 1; its roots may be compacted, which a reader of version 1 would not see through.
-Version 3 adds kept minima and what is measured between them. The table
-`speeds` came later: code of version 3 without it does not look at it. Version 4 gives trials their
-benchmark: a sweep may have several.
+Version 3 adds kept minima and what is measured between them. The tables
+`speeds` and `importances` came later: code without them does not look at them. Version 4 gives
+trials their benchmark: a sweep may have several.
 Fractions (accuracy, error, forgetting) lie in [0, 1]; tasks count from 1; times are UTC.
 """
 
@@ -302,6 +302,19 @@ TABLES: Mapping[str, Table] = {
         ),
         ("benchmark", "study", "number"),
     ),
+    "importances": Table(
+        "what a hyperparameter explains of the accuracy in a search, by functional ANOVA",
+        _schema(
+            _column("sweep", TEXT),
+            _ATTEMPT,
+            _column("benchmark", TEXT),
+            _column("study", TEXT),
+            _column("trials", INT, "complete and diverged ones that it follows from"),
+            _column("hyperparameter", TEXT),
+            _column("importance", REAL, "share of the variance over these trials"),
+        ),
+        ("benchmark", "study", "trials", "hyperparameter"),
+    ),
     "nights": Table(
         "one method on one benchmark in one night, beside the nights before",
         _schema(
@@ -378,7 +391,7 @@ TABLES: Mapping[str, Table] = {
 }
 
 # The tables whose rows belong to no cell: each of their files is a mark of its own.
-LOOSE_TABLES = ("trials", "nights", "speeds")
+LOOSE_TABLES = ("trials", "importances", "nights", "speeds")
 
 # The tables whose rows count only through their cell's row in `runs`.
 CELL_TABLES = tuple(name for name in TABLES if name not in ("runs", *LOOSE_TABLES))

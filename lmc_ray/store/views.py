@@ -169,6 +169,26 @@ VIEWS: Mapping[str, View] = {
         FROM tried WHERE state = 'complete' ORDER BY sweep, benchmark, study, place
         """,
     ),
+    "best_so_far": View(
+        "one trial that came to its end, with the best accuracy of its study until then",
+        """
+        SELECT sweep, benchmark, study, number, values[1] AS accuracy,
+            max(values[1]) OVER (PARTITION BY sweep, benchmark, study ORDER BY number) AS best
+        FROM tried WHERE state = 'complete' ORDER BY sweep, benchmark, study, number
+        """,
+    ),
+    "pareto_front": View(
+        "one trial that no other of its study beats in accuracy with as little memory",
+        """
+        SELECT sweep, benchmark, study, number, values[1] AS accuracy, values[2] AS memory, params
+        FROM tried WHERE state = 'complete' AND len(values) > 1
+        QUALIFY values[1] > coalesce(max(values[1]) OVER (
+            PARTITION BY sweep, benchmark, study ORDER BY values[2], values[1] DESC, number
+            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+        ), -1)
+        ORDER BY sweep, benchmark, study, memory
+        """,
+    ),
 }
 
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from lmc_ray.command import INTERRUPTED, run
 from lmc_ray.errors import UserError
 from lmc_ray.interrupts import INTERRUPT
-from lmc_ray.report import write_report
+from lmc_ray.report import store_importances, write_report
 from lmc_ray.store import Store, check_sweep_name
 from lmc_ray.sweep.analyses import KINDS, SMOKE, Connectivity, check_paths, kinds_of, plan
 from lmc_ray.sweep.analyst import run_analyses
@@ -281,6 +281,8 @@ def main(
                 console,
                 several=several,
             )
+            if whole:
+                store_importances(store, sweep)
             if whole and connectivity is not None:
                 how = connectivity(names[0]) if callable(connectivity) else connectivity
                 with store.database(sweep) as database:

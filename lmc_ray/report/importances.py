@@ -1,0 +1,100 @@
+"""Which hyperparameters mattered in a search."""
+
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+from lmc_ray.report.source import Row, ask
+from lmc_ray.store import Store
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+_COMPARABLE = ("complete", "diverged")
+FEWEST_TRIALS = 4
+"""Complete trials below which no importance is computed."""
+
+_SEED = 0  # the same rows give the same numbers
+
+_SQL = """
+SELECT benchmark, study, state, params, coalesce(value, "values"[1]) AS accuracy
+FROM tried ORDER BY benchmark, study, number
+"""
+
+
+def store_importances(store: Store, sweep: str) -> None:
+    """Write what a sweep's search says of its hyperparameters to the table `importances`.
+
+    What is there already, from as many trials, stays.
+    """
+    with store.database(sweep) as database:
+        rows = ask(database, _SQL)
+        known = ask(database, "SELECT DISTINCT benchmark, study, trials FROM importances")
+    found = []
+    for (benchmark, study), trials in groupby(rows, lambda row: (row["benchmark"], row["study"])):
+        done = comparable([row | {"params": json.loads(row["params"])} for row in trials])
+        of_study = {"benchmark": benchmark, "study": study, "trials": len(done)}
+        if of_study not in known:
+            found += [
+                of_study | {"hyperparameter": name, "importance": share}
+                for name, share in importances(done).items()
+            ]
+    if found:
+        store.commit(sweep, uuid.uuid4().hex, {"importances": found})
+
+
+def comparable(rows: Sequence[Row]) -> list[Row]:
+    """The trials whose accuracy is over all tasks; a diverged one's is at chance."""
+    return [
+        row
+        for row in rows
+        if row["state"] in _COMPARABLE and row["accuracy"] is not None and isfinite(row["accuracy"])
+    ]
+
+
+def importances(rows: Sequence[Row]) -> dict[str, float]:
+    """The importance of each hyperparameter, from the greatest; empty with too few trials.
+
+    Args:
+        rows: of one study, with `params`, `accuracy` and `state`.
+    """
+    done = comparable(rows)
+    space = _space([row["params"] for row in done])
+    if len(done) < FEWEST_TRIALS or not space or len({row["accuracy"] for row in done}) == 1:
+        return {}
+    import optuna
+    from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(direction="maximize")
+    study.add_trials(
+        [
+            optuna.trial.create_trial(
+                params={name: row["params"][name] for name in space},
+                distributions=dict(space),
+                value=row["accuracy"],
+            )
+            for row in done
+        ]
+    )
+    return get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=_SEED))
+
+
+def _space(tried: Sequence[Mapping[str, Any]]) -> dict[str, "BaseDistribution"]:
+    """The ranges that the trials had in common, as far as their values tell."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+    space: dict[str, BaseDistribution] = {}
+    for name in sorted(set.intersection(*(set(params) for params in tried)) if tried else ()):
+        values = [params[name] for params in tried]
+        if len(set(map(repr, values))) == 1:
+            continue
+        if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+            low, high = float(min(values)), float(max(values))
+            space[name] = FloatDistribution(low, high, log=0 < 10 * low < high)
+        else:
+            space[name] = CategoricalDistribution(list(dict.fromkeys(values)))
+    return space
