@@ -476,11 +476,11 @@ def test_studies_of_one_method_need_labels() -> None:
     check_studies(labelled)
     assert titles([StudyRun(each, protocol(), 2) for each in labelled]) == [
         "MC-SGD",
-        "MC-SGD, short",
-        "MC-SGD, long",
+        "MC-SGD (short)",
+        "MC-SGD (long)",
     ]
     for label, says in (
-        ("short", "two studies of MC-SGD, short"),
+        ("short", r"two studies of MC-SGD \(short\)"),
         ("er", "'er' is a method's name"),
         ("a=b", "use letters, digits"),
         ("", "use letters, digits"),

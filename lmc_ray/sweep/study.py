@@ -56,7 +56,7 @@ class Study:
     def title(self) -> str:
         """What people call it."""
         method = METHODS[self.method].title
-        return method if self.label is None else f"{method}, {self.label}"
+        return method if self.label is None else f"{method} ({self.label})"
 
 
 @dataclass(frozen=True, kw_only=True)

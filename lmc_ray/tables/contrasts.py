@@ -35,8 +35,8 @@ _CONTRASTS = """
     FROM lines a JOIN lines b USING (path_id, from_cell_id, to_cell_id, eval_task)
     WHERE a.control = 'aligned' AND b.control = 'other-seed'
     UNION ALL
-    SELECT 'share of the way in the ' || directions || ' sharpest directions: to sequential '
-        || to_task || ' - to multitask ' || to_task, 4, to_task, sequential, multitask
+    SELECT '% of the squared way in the ' || directions || ' sharpest directions: to sequential '
+        || to_task || ' - to multitask ' || to_task, 4, to_task, 100 * sequential, 100 * multitask
     FROM subspace_shares s WHERE s.sweep = $sweep AND list_contains($cells, s.cell_id)
     AND sequential IS NOT NULL AND multitask IS NOT NULL
 """

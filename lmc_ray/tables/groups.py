@@ -79,7 +79,7 @@ class Group:
         Numbered where the study has confirmed several configurations.
         """
         name = METHODS.get(self.method, self.method)
-        name = name if self.study == self.method else f"{name}, {self.study}"
+        name = name if self.study == self.method else f"{name} ({self.study})"
         return name if self.alone else f"{name} {self.number}"
 
     @property
