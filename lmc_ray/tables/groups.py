@@ -47,7 +47,8 @@ class Group:
     Attributes:
         runs: one row of `runs` per seed.
         differences: the columns that tell this configuration from the method's others in the same
-            sweep and benchmark, with their values; empty where it is the only one.
+            sweep and benchmark, with their values; empty where it is the only one. Beside labelled
+            studies: from the one study without a label, whose own are empty.
         number: counts such configurations from 1.
         alone: it is its study's only one.
     """
@@ -161,10 +162,16 @@ def _configurations(runs: list[Run]) -> list[Group]:
         key=lambda rows: (_in_order(rows[0]), [_sortable(rows[0][n]) for n in differing]),
     )
     studies = Counter(_study(rows[0]) for rows in ordered)
+    first = ordered[0][0]
+    plain = first if _study(first) == first["method"] and studies[first["method"]] == 1 else None
     return [
         Group(
             rows,
-            {name: rows[0][name] for name in differing},
+            {
+                name: rows[0][name]
+                for name in differing
+                if plain is None or rows[0][name] != plain[name]
+            },
             number,
             alone=studies[_study(rows[0])] == 1,
         )
