@@ -74,8 +74,8 @@ def query(
 ) -> None:
     """Ask the results in SQL.
 
-    The query sees the tables runs, accuracies, paths, barriers, trials and nights, each cell once,
-    and nothing else; it cannot change them. For example:
+    The query sees the tables and views that --views lists, each cell once, and nothing else; it
+    cannot change them. For example:
 
     lmc-ray query results "SELECT method, avg(average_accuracy) FROM runs GROUP BY method"
     """
