@@ -9,6 +9,7 @@ import sys
 from html.parser import HTMLParser
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +22,7 @@ from lmc_ray.errors import UserError
 from lmc_ray.report import write_figures, write_report
 from lmc_ray.report.collect import collect
 from lmc_ray.report.exhibits import Exhibit, Heat, Intervals, Lines, left_out, spread_out
-from lmc_ray.report.importances import FEWEST_TRIALS, importances, store_importances
+from lmc_ray.report.importances import FEWEST_TRIALS, importance_rows, importances
 from lmc_ray.report.interactive import draw
 from lmc_ray.report.paths import IS_OWN, QUESTIONS
 from lmc_ray.report.runs import runs
@@ -445,27 +446,23 @@ def test_importance_needs_trials_that_differ():
     assert importances([{**row, "state": "pruned"} for row in rows]) == {}
 
 
-def test_importances_are_kept_in_the_store(tmp_path: Path):
+def test_importances_go_into_the_store_once(tmp_path: Path):
     store = small_study(str(tmp_path))
-    store_importances(store, "study")
-    store_importances(store, "study")
-    with store.database("study") as database:
-        found = database.sql(
-            "SELECT study, trials, hyperparameter, importance FROM importances"
-        ).fetchall()
-        (files,) = database.sql("SELECT count(DISTINCT attempt) FROM importances").fetchall()
-    assert files == (1,), "the same trials say the same: nothing to write again"
-    of_mcsgd = {name: share for study, _, name, share in found if study == "mcsgd"}
+
+    def new() -> list[dict[str, Any]]:
+        with store.database("study") as database:
+            return importance_rows(database)
+
+    rows = new()
+    of_mcsgd = {row["hyperparameter"]: row["importance"] for row in rows if row["study"] == "mcsgd"}
     assert max(of_mcsgd, key=lambda name: of_mcsgd[name]) == "learning_rate"
     assert sum(of_mcsgd.values()) == pytest.approx(1)
+    store.commit("study", "importances", {"importances": rows})
+    assert new() == [], "the same trials say the same"
     params = {"learning_rate": 0.1, "dropout": 0.1, "continue_from": "connected", "batch_size": 16}
     later = trial(98, params=json.dumps(params), values=[0.5])
     store.commit("study", "later", {"trials": [later]})
-    store_importances(store, "study")
-    with store.database("study") as database:
-        sizes = "SELECT DISTINCT trials FROM importances WHERE study = 'mcsgd' ORDER BY trials"
-        ((few,), (more,)) = database.sql(sizes).fetchall()
-    assert more == few + 1
+    assert {row["trials"] for row in new()} == {1 + rows[-1]["trials"]}
 
 
 def test_nights(exhibits: dict[str, Exhibit]):

@@ -1,16 +1,15 @@
 """Which hyperparameters mattered in a search."""
 
 import json
-import uuid
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from lmc_ray.report.source import Row, ask
-from lmc_ray.store import Store
 
 if TYPE_CHECKING:
+    import duckdb
     from optuna.distributions import BaseDistribution
 
 _COMPARABLE = ("complete", "diverged")
@@ -25,15 +24,17 @@ FROM tried ORDER BY benchmark, study, number
 """
 
 
-def store_importances(store: Store, sweep: str) -> None:
-    """Write what a sweep's search says of its hyperparameters to the table `importances`.
+def importance_rows(database: "duckdb.DuckDBPyConnection") -> list[Row]:
+    """What a sweep's search says of its hyperparameters, for the table `importances`.
 
-    What is there already, from as many trials, stays.
+    What the table has already, from as many trials, is left out.
+
+    Args:
+        database: of that sweep.
     """
-    with store.database(sweep) as database:
-        rows = ask(database, _SQL)
-        known = ask(database, "SELECT DISTINCT benchmark, study, trials FROM importances")
+    known = ask(database, "SELECT DISTINCT benchmark, study, trials FROM importances")
     found = []
+    rows = ask(database, _SQL)
     for (benchmark, study), trials in groupby(rows, lambda row: (row["benchmark"], row["study"])):
         done = comparable([row | {"params": json.loads(row["params"])} for row in trials])
         of_study = {"benchmark": benchmark, "study": study, "trials": len(done)}
@@ -42,8 +43,7 @@ def store_importances(store: Store, sweep: str) -> None:
                 of_study | {"hyperparameter": name, "importance": share}
                 for name, share in importances(done).items()
             ]
-    if found:
-        store.commit(sweep, uuid.uuid4().hex, {"importances": found})
+    return found
 
 
 def comparable(rows: Sequence[Row]) -> list[Row]:

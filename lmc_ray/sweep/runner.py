@@ -61,11 +61,17 @@ def sweep_name(script: str, parts: Sequence[tuple[Protocol, Sequence[Study]]]) -
         script: its name.
         parts: how what is run, by benchmark.
     """
-    specs = [([asdict(each) for each in studies], asdict(protocol)) for protocol, studies in parts]
+    specs = [([_spec(each) for each in studies], asdict(protocol)) for protocol, studies in parts]
     spec = repr(specs[0] if len(specs) == 1 else specs)
     where = "-".join(protocol.place.benchmark for protocol, _ in parts)
     readable = re.sub(r"[^A-Za-z0-9._-]", "-", f"{script}-{where}").lstrip(".-")[:80]
     return f"{readable}-{hashlib.sha256(spec.encode()).hexdigest()[:6]}"
+
+
+def _spec(study: Study) -> dict[str, Any]:
+    """All that a study says; what came later only where it is set, so that old names stay."""
+    said = asdict(study)
+    return {n: said[n] for n in said if n not in ("label", "preset") or said[n] is not None}
 
 
 def run_sweep(

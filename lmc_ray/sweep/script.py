@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
@@ -15,8 +16,9 @@ from rich.console import Console
 from lmc_ray.command import INTERRUPTED, run
 from lmc_ray.errors import UserError
 from lmc_ray.interrupts import INTERRUPT
-from lmc_ray.report import store_importances, write_report
+from lmc_ray.report import importance_rows, write_report
 from lmc_ray.store import Store, check_sweep_name
+from lmc_ray.store.files import one_line
 from lmc_ray.sweep.analyses import KINDS, SMOKE, Connectivity, check_paths, kinds_of, plan
 from lmc_ray.sweep.analyst import run_analyses
 from lmc_ray.sweep.cluster import connect
@@ -281,8 +283,6 @@ def main(
                 console,
                 several=several,
             )
-            if whole:
-                store_importances(store, sweep)
             if whole and connectivity is not None:
                 how = connectivity(names[0]) if callable(connectivity) else connectivity
                 with store.database(sweep) as database:
@@ -334,6 +334,12 @@ def _report(
         sheets = accuracy_sheets(database) + overview_sheets(database)
         if measured:
             sheets += barriers_sheets(database) + contrast_sheets(database)
+        importances = importance_rows(database)
+    if importances:
+        try:
+            store.commit(sweep, uuid.uuid4().hex, {"importances": importances})
+        except OSError as problem:  # the next start has them again
+            console.out(f"the table importances is not written: {one_line(problem)}")
     root = quote(results)
     # `out`, not `print`: a command to copy must not be broken into lines.
     console.out(f"\n{render(sheets, 'text')}")
