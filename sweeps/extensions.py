@@ -13,7 +13,6 @@ except ModuleNotFoundError as missing:
 SGD = {
     "learning_rate": Range(0.003, 0.3, log=True),
     "lr_decay": Range(0.4, 1.0),
-    "dropout": Range(0.0, 0.6),
     "batch_size": [16, 32, 64],
 }
 CONNECT = {
@@ -24,12 +23,20 @@ CONNECT = {
     "init_position": Range(0.02, 0.9, log=True),
 }
 
-STUDIES = [
-    Study(method="mcsgd", space=SGD | CONNECT),
-    Study(method="er-mcsgd", space=SGD | CONNECT | {"replay_batch_size": 10}),
-    Study(method="weight-averaging", space=SGD | {"average_position": Range(0.1, 1.0)}),
-    Study(method="ema", space=SGD | {"ema_decay": [0.9, 0.99, 0.999, 0.9999]}),
-]
+
+def studies(benchmark: str) -> list[Study]:
+    """What is searched on a benchmark."""
+    if "cifar" in benchmark:  # its ResNet has no dropout, and normalises over batches of one task
+        sgd, connect = SGD, CONNECT | {"connect_batches": "by_task", "connect_batch_size": 32}
+    else:
+        sgd, connect = SGD | {"dropout": Range(0.0, 0.6)}, CONNECT
+    return [
+        Study(method="mcsgd", space=sgd | connect),
+        Study(method="er-mcsgd", space=sgd | connect | {"replay_batch_size": 10}),
+        Study(method="weight-averaging", space=sgd | {"average_position": Range(0.1, 1.0)}),
+        Study(method="ema", space=sgd | {"ema_decay": [0.9, 0.99, 0.999, 0.9999]}),
+    ]
+
 
 if __name__ == "__main__":
-    main(STUDIES, trials=20, seeds=5)
+    main(studies, trials=20, seeds=5)

@@ -368,6 +368,39 @@ def test_more_of_the_same_is_welcome(
     assert conductor.finished
 
 
+def test_a_searched_hyperparameter_that_came_later_is_its_default_where_none_is_stored(
+    tmp_path: Path,
+) -> None:
+    """Cells with its default leave it out, so that they are the cells of before."""
+    space = {"memory_per_class": 1, "replay_batch_size": [0, 10], "momentum": [0.5, 0.8]}
+    sweep = Sweep(tmp_path, studies=[Study(method="er-mcsgd", space=space)])
+    sweep.run(6)
+    conductor, _ = sweep.run()
+    assert conductor.finished
+    tried = [json.loads(trial[4])["replay_batch_size"] for trial in sweep.trials()]
+    assert set(tried) == {0, 10}
+
+
+def test_labelled_studies_go_on_as_they_were(tmp_path: Path) -> None:
+    studies = [
+        Study(method="mcsgd", space={"connect_momentum": [0.1, 0.5, 0.8]}),
+        Study(method="mcsgd", label="few", space={"connect_momentum": 0.9, "dropout": [0.0, 0.1]}),
+    ]
+    whole = Sweep(tmp_path / "whole", studies=studies)
+    assert whole.run()[0].finished
+    assert {trial[0] for trial in whole.trials()} == {"mcsgd", "few"}
+    assert {cell[2] for cell in whole.cells("confirm")} == {"mcsgd", "few"}
+    pieces = Sweep(tmp_path / "pieces", studies=studies)
+    for stop in (3, 5):
+        pieces.run(stop, seed=stop)
+    assert replace(pieces, studies=studies[1:]).run(2)[0].problem is None
+    assert pieces.run()[0].finished
+    assert pieces.results() == whole.results()
+    other = [studies[0], replace(studies[1], method="er-mcsgd")]
+    with pytest.raises(UserError, match="few: its method was mcsgd, is er-mcsgd now"):
+        replace(pieces, studies=other).run()
+
+
 # Several benchmarks
 
 OTHER_PLACE = replace(PLACE, benchmark="permuted-digits", angle=None, fingerprint="22" * 32)

@@ -482,6 +482,9 @@ def test_studies_of_one_method_need_labels() -> None:
     for label, says in (
         ("short", r"two studies of MC-SGD \(short\)"),
         ("er", "'er' is a method's name"),
+        ("naive sgd", "use letters, digits"),
+        ("EWC", "'EWC' is a method's name"),
+        ("-x", "use letters, digits"),
         ("a=b", "use letters, digits"),
         ("", "use letters, digits"),
     ):
@@ -491,6 +494,9 @@ def test_studies_of_one_method_need_labels() -> None:
         check_studies([study(preset="author")])
     with pytest.raises(UserError, match="multitask is a control of shrot: give that a study"):
         check_studies([*labelled, study("multitask", control="shrot")])
+    with pytest.raises(UserError, match="other studies of mcsgd, need a sweep of their own"):
+        check_studies([*labelled, study("multitask", control="short")])
+    check_studies([study("mcsgd"), study(), study("multitask", control="mcsgd")])
 
 
 def test_cells_carry_the_place_and_all_values() -> None:

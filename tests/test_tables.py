@@ -152,7 +152,7 @@ def test_widest_table_fits_a_terminal(tmp_path: Path):
             row = run(cell, seed, method=method, **settings)
             row |= {"average_accuracy": 0.5 + seed / 10, "forgetting": 0.3 + seed / 10}
             row |= {"gradient_evaluations": 123_456_789, "examples_seen": 987_654_321}
-            runs.append(row | {"memory_per_class": 100})
+            runs.append(row | {"memory_per_class": 1})
             for kind in ("sequential", "connected"):
                 measures = dict.fromkeys(("error_rise", "error_barrier"), 0.1 + seed / 7)
                 measures |= dict.fromkeys(("loss_rise", "loss_barrier"), 10.0 + seed)

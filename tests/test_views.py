@@ -121,16 +121,26 @@ def test_shares_belong_to_the_cell_they_start_from(tmp_path: Path) -> None:
     store.commit("s", "a", {**rows, "runs": [*rows["runs"], *told], "spectra": [spectrum, *more]})
     found = ask(store, "SELECT cell_id, directions, sequential, multitask FROM subspace_shares")
     assert found == [("x", 2, pytest.approx(0.72), pytest.approx(0.02))], "the finer one, once"
+    ranks = ask(store, "SELECT rank, seeds FROM spectrum_summary ORDER BY rank")
+    assert ranks == [(1, 1), (2, 1)], "a seed counts once"
 
 
-def test_spectra_and_similarities_of_each_benchmark(tmp_path: Path) -> None:
+def test_spectra_and_similarities_of_each_benchmark_and_study(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
-    for cell, benchmark in (("r1", "rotated"), ("r2", "rotated"), ("p", "permuted")):
-        told = run(cell, purpose="analysis", benchmark=benchmark, config="{}")
-        store.commit("s", cell, {"runs": [told], **measured(cell)})
+    for cell, benchmark, study in (
+        ("r1", "rotated", "mcsgd"),
+        ("r2", "rotated", "mcsgd"),
+        ("p", "permuted", "mcsgd"),
+        ("l", "permuted", "label"),
+    ):
+        trained = run(cell, benchmark=benchmark, study=study, config=f'{{"a":"{study}"}}')
+        config = f'{{"ends":[["{cell}","sequential",1]]}}'
+        told = run(f"of-{cell}", purpose="analysis", benchmark=benchmark, config=config)
+        store.commit("s", cell, {"runs": [trained, told], **measured(f"of-{cell}")})
     for view in ("spectrum_summary", "similarity_summary"):
-        found = ask(store, f"SELECT benchmark, seeds FROM {view} ORDER BY ALL")
-        assert found == [("permuted", 1), ("rotated", 2)]
+        found = ask(store, f"SELECT benchmark, study, seeds FROM {view} ORDER BY ALL")
+        wanted = [("permuted", "label", 1), ("permuted", "mcsgd", 1), ("rotated", "mcsgd", 2)]
+        assert found == wanted
 
 
 def test_the_best_trials_of_each_benchmark(tmp_path: Path) -> None:

@@ -93,7 +93,10 @@ def test_a_setting_goes_where_its_name_fits_on_any_benchmark() -> None:
 
 def test_a_study_is_called_by_its_label_and_all_of_a_method_by_its_name() -> None:
     space = {"dropout": Range(0.0, 0.5)}
-    labelled = [Study(method="mcsgd", label=name, space=space) for name in ("short", "long-0.5")]
+    labelled = [
+        Study(method="mcsgd", label=name, space={**space, "momentum": momentum})
+        for name, momentum in (("short", 0.5), ("long-0.5", 0.9))
+    ]
 
     def found(*studies: Study, **changes: Any) -> dict[str, Any]:
         (adjusted,) = as_wished({DIGITS[0]: studies}, wishes(**changes)).values()
@@ -117,6 +120,9 @@ def test_a_preset_in_a_script_outweighs_the_command_lines() -> None:
     author, own = as_wished({DIGITS[0]: studies}, asked)[DIGITS[0]]
     assert author.space["path_weight"] == "cumulative"
     assert author.space["first_task_epochs"] == 6
+    long = Study(method="mcsgd", preset="author", space={"epochs": 4})
+    (found,) = as_wished({DIGITS[0]: [long]}, wishes())[DIGITS[0]]
+    assert found.space["first_task_epochs"] == 8
     assert own.space["path_weight"] == "uniform"
     assert own.space["line_samples"] == 2
     assert "first_task_epochs" not in own.space
@@ -132,6 +138,46 @@ def test_the_script_of_presets_has_them_all() -> None:
     assert (base.name, base.preset) == ("mcsgd", None)
     assert tuple(study.preset for study in others) == PRESETS
     assert all(study.space == base.space for study in others), "one configuration"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "apart"),
+    [
+        ({}, {"momentum": 0.8}, False),
+        ({}, {"momentum": 0.5}, True),
+        ({"dropout": Range(0.0, 0.2)}, {"dropout": Range(0.2, 0.4)}, False),
+        ({"dropout": Range(0.0, 0.2)}, {"dropout": Range(0.3, 0.4)}, True),
+        ({"dropout": Range(0.0, 0.2)}, {"dropout": 0.3}, True),
+        ({"dropout": [0.1, 0.3]}, {"dropout": Range(0.2, 0.4)}, False),
+        ({"line_samples": [1, 3]}, {"line_samples": [5, 10]}, True),
+        ({"line_samples": [1, 5]}, {"line_samples": Range(2, 8)}, False),
+        ({"continue_from": "sequential"}, {}, True),
+    ],
+)
+def test_studies_that_could_share_a_cell_are_refused(
+    one: dict[str, Any], other: dict[str, Any], apart: bool
+) -> None:
+    """Its result would count for one of them only."""
+    studies = [Study(method="mcsgd", space=one), Study(method="mcsgd", label="other", space=other)]
+    if apart:
+        as_wished({DIGITS[0]: studies}, wishes())
+    else:
+        with pytest.raises(UserError, match=r"MC-SGD and MC-SGD \(other\) are the same study"):
+            as_wished({DIGITS[0]: studies}, wishes())
+
+
+def test_a_labelled_study_may_start_from_what_ships(
+    shipped: dict[tuple[str, str], dict[str, Any]],
+) -> None:
+    study = Study(method="mcsgd", label="again", tuned=True)
+    (found,) = as_wished({DIGITS[0]: [study]}, wishes())[DIGITS[0]]
+    assert found.space["learning_rate"] == shipped[DIGITS[0], "mcsgd"]["learning_rate"]
+
+
+def test_what_searches_nothing_is_confirmed_as_it_stands() -> None:
+    studies = PRESETS_SCRIPT["studies"](DIGITS[0])
+    found = as_wished({DIGITS[0]: studies}, wishes(confirm_only=True))[DIGITS[0]]
+    assert len(found) == len(studies)
 
 
 ABLATION = runpy.run_path(str(Path(__file__).parent.parent / "sweeps" / "ablation.py"))

@@ -46,6 +46,25 @@ def importance_rows(database: "duckdb.DuckDBPyConnection") -> list[Row]:
     return found
 
 
+def importances_of(
+    rows: Sequence[Row], database: "duckdb.DuckDBPyConnection"
+) -> Mapping[str, float]:
+    """The importances of one study: those that the table has from as many trials, else reckoned.
+
+    Args:
+        rows: of the study, with `benchmark` and `study` beside what `importances` needs.
+        database: of the sweep.
+    """
+    known = database.execute(
+        """
+        SELECT hyperparameter, importance FROM importances
+        WHERE benchmark = ? AND study = ? AND trials = ? ORDER BY importance DESC
+        """,
+        [rows[0]["benchmark"], rows[0]["study"], len(comparable(rows))],
+    ).fetchall()
+    return dict(known) or importances(rows)
+
+
 def comparable(rows: Sequence[Row]) -> list[Row]:
     """The trials whose accuracy is over all tasks; a diverged one's is at chance."""
     return [
@@ -80,7 +99,10 @@ def importances(rows: Sequence[Row]) -> dict[str, float]:
             for row in done
         ]
     )
-    return get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=_SEED))
+    try:
+        return get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=_SEED))
+    except RuntimeError:  # accuracies that differ by rounding alone have no variance to explain
+        return {}
 
 
 def _space(tried: Sequence[Mapping[str, Any]]) -> dict[str, "BaseDistribution"]:

@@ -6,7 +6,7 @@ from math import isfinite
 from typing import TYPE_CHECKING
 
 from lmc_ray.report.exhibits import Curve, Exhibit, Intervals, Lines, Section
-from lmc_ray.report.importances import importances
+from lmc_ray.report.importances import importances_of
 from lmc_ray.report.palette import Style
 from lmc_ray.report.source import Row, ask, literal
 from lmc_ray.statistics import Summary
@@ -44,7 +44,8 @@ def search(database: "duckdb.DuckDBPyConnection", sweep: str) -> Section | None:
             studies.setdefault(_title(row, several), []).append(row)
     if not studies:
         return None
-    exhibits = [_history(studies, sql), _importances(studies, sql), _fronts(studies, sql)]
+    shares = {title: importances_of(of_study, database) for title, of_study in studies.items()}
+    exhibits = [_history(studies, sql), _importances(shares, sql), _fronts(studies, sql)]
     return Section("The search", [exhibit for exhibit in exhibits if exhibit])
 
 
@@ -90,7 +91,7 @@ def _tried(rows: Sequence[Row]) -> list[Curve]:
     return curves
 
 
-def _importances(studies: Mapping[str, Sequence[Row]], sql: str) -> Exhibit | None:
+def _importances(found: Mapping[str, Mapping[str, float]], sql: str) -> Exhibit | None:
     panels = [
         Intervals(
             title,
@@ -99,8 +100,8 @@ def _importances(studies: Mapping[str, Sequence[Row]], sql: str) -> Exhibit | No
             [Style(0)] * len(shares),
             [_single(share) for share in shares.values()],
         )
-        for title, rows in studies.items()
-        if (shares := importances(rows))
+        for title, shares in found.items()
+        if shares
     ]
     if not panels:
         return None

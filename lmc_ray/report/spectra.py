@@ -55,7 +55,7 @@ GROUP BY ALL ORDER BY ALL
 """
 
 _WAYS = ("sequential", "multitask")
-_SPECTRA = measured("spectra", "s")
+_SPECTRA = measured("measured_spectra", "s")
 _BANDS = "bands: 95 % interval of the mean over seeds"
 
 

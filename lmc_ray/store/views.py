@@ -75,15 +75,15 @@ VIEWS: Mapping[str, View] = {
     "accuracy_matrix": View(
         "accuracy on a task after a task, over seeds",
         f"""
-        SELECT {_WHERE}, minimum, after_task, eval_task, count(*) AS seeds,
-            {_over_seeds("accuracy", "loss")}
+        SELECT {_WHERE}, any_value(study) AS study, minimum, after_task, eval_task,
+            count(*) AS seeds, {_over_seeds("accuracy", "loss")}
         FROM accuracies JOIN confirmed USING (sweep, cell_id) GROUP BY ALL ORDER BY ALL
         """,
     ),
     "measured_paths": View(
         "one path on one task, once: where training and an analysis both measured it, the latter",
         f"""
-        SELECT c.sweep, c.benchmark, c.method, c.configuration, b.* EXCLUDE (sweep)
+        SELECT c.sweep, c.benchmark, c.method, c.configuration, c.study, b.* EXCLUDE (sweep)
         FROM barriers b JOIN runs r USING (sweep, cell_id)
         JOIN confirmed c ON c.sweep = b.sweep AND c.cell_id = b.from_cell_id
         QUALIFY row_number() OVER (
@@ -95,7 +95,8 @@ VIEWS: Mapping[str, View] = {
     "barrier_summary": View(
         "one path on one task in numbers, over seeds; `connected` is the share of seeds",
         f"""
-        SELECT {_WHERE}, {_PATH}, count(*) AS seeds, avg(connected::INT) AS connected,
+        SELECT {_WHERE}, any_value(study) AS study, {_PATH}, count(*) AS seeds,
+            avg(connected::INT) AS connected,
             {_over_seeds("loss_rise", "error_rise", "loss_barrier", "error_barrier", "instability")}
         FROM measured_paths GROUP BY ALL ORDER BY ALL
         """,
@@ -103,7 +104,7 @@ VIEWS: Mapping[str, View] = {
     "path_curves": View(
         "one point of a path on one task, over seeds",
         f"""
-        SELECT m.sweep, m.benchmark, m.method, m.configuration,
+        SELECT m.sweep, m.benchmark, m.method, m.configuration, any_value(m.study) AS study,
             {", ".join(f"m.{name}" for name in _PATH.split(", "))}, alpha, count(*) AS seeds,
             {_over_seeds("loss", "accuracy")}
         FROM measured_paths m
@@ -111,41 +112,46 @@ VIEWS: Mapping[str, View] = {
         GROUP BY ALL ORDER BY ALL
         """,
     ),
+    "measured_spectra": View(
+        "one eigenpair of a minimum, once: of several spectra the one with most directions",
+        """
+        SELECT c.sweep, c.benchmark, c.method, c.configuration, c.study, c.seed,
+            c.cell_id AS from_cell_id, s.* EXCLUDE (sweep)
+        FROM spectra s JOIN runs r USING (sweep, cell_id)
+        JOIN confirmed c ON c.sweep = s.sweep AND c.cell_id = r.config ->> '$.ends[0][0]'
+        QUALIFY s.cell_id = first_value(s.cell_id) OVER (
+            PARTITION BY s.sweep, c.cell_id, minimum, after_task, eval_task
+            ORDER BY rank DESC, examples DESC, s.cell_id
+        )
+        """,
+    ),
     "subspace_shares": View(
         "one seed's way from a minimum to a later task's: its share in the sharpest directions",
-        """
-        WITH each AS (
-            SELECT c.sweep, c.benchmark, c.method, c.configuration, c.seed, c.cell_id,
-                s.cell_id AS analysis, minimum, after_task, eval_task, to_task,
-                count(*) AS directions, sum(overlap_sequential ** 2) AS sequential,
-                sum(overlap_multitask ** 2) AS multitask
-            FROM spectra s JOIN runs r USING (sweep, cell_id)
-            JOIN confirmed c ON c.sweep = s.sweep AND c.cell_id = r.config ->> '$.ends[0][0]'
-            GROUP BY ALL
-        )
-        SELECT * EXCLUDE (analysis) FROM each
-        QUALIFY row_number() OVER (
-            PARTITION BY sweep, cell_id, minimum, after_task, eval_task, to_task
-            ORDER BY directions DESC, analysis
-        ) = 1
-        ORDER BY ALL
+        f"""
+        SELECT {_WHERE}, any_value(study) AS study, seed, from_cell_id AS cell_id,
+            minimum, after_task, eval_task, to_task, count(*) AS directions,
+            sum(overlap_sequential ** 2) AS sequential, sum(overlap_multitask ** 2) AS multitask
+        FROM measured_spectra GROUP BY ALL ORDER BY ALL
         """,
     ),
     "spectrum_summary": View(
         "one eigenvalue of a Hessian by rank, and its direction's overlaps, over seeds",
         f"""
-        SELECT sweep, benchmark, minimum, after_task, eval_task, to_task, rank, count(*) AS seeds,
-            max(residual) AS residual,
+        SELECT {_WHERE}, any_value(study) AS study, minimum, after_task, eval_task, to_task, rank,
+            count(*) AS seeds, max(residual) AS residual,
             {_over_seeds("eigenvalue", "overlap_sequential", "overlap_multitask")}
-        FROM spectra JOIN runs USING (sweep, cell_id) GROUP BY ALL ORDER BY ALL
+        FROM measured_spectra GROUP BY ALL ORDER BY ALL
         """,
     ),
     "similarity_summary": View(
         "how alike two minima are in a layer by a measure, over seeds",
         f"""
-        SELECT sweep, benchmark, path_id, from_minimum, from_task, to_minimum, to_task, control,
-            eval_task, layer, measure, count(*) AS seeds, {_over_seeds("value")}
-        FROM similarities JOIN runs USING (sweep, cell_id) GROUP BY ALL ORDER BY ALL
+        SELECT c.sweep, c.benchmark, c.method, c.configuration, any_value(c.study) AS study,
+            path_id, from_minimum, from_task, to_minimum, to_task, control, eval_task, layer,
+            measure, count(*) AS seeds, {_over_seeds("value")}
+        FROM similarities s JOIN runs r USING (sweep, cell_id)
+        JOIN confirmed c ON c.sweep = s.sweep AND c.cell_id = r.config ->> '$.ends[0][0]'
+        GROUP BY ALL ORDER BY ALL
         """,
     ),
     "tried": View(

@@ -209,7 +209,7 @@ class Conductor(Searcher):
                     if difference := study.difference(values):
                         raise self._other_sweep(f"{name}: {difference}")
                     if trial is not None:
-                        params = {n: values[n] for n in study.space}
+                        params = {n: values.get(n, study.shared[n]) for n in study.space}
                         self._known[benchmark, name, trial] = params
             trials = """
                 SELECT coalesce(benchmark, $1), study, number, generation, params, state, cells

@@ -62,7 +62,8 @@ def confirmed_best(
 ) -> list[Pinned]:
     """The best confirmed configuration of each method and benchmark of a sweep.
 
-    A Pareto search confirms several a method; seeds that diverged count for none.
+    A Pareto search confirms several a method; seeds that diverged count for none. Of several
+    studies of a method, the one without a label comes first.
 
     Args:
         database: of that sweep.
@@ -76,7 +77,7 @@ def confirmed_best(
     for group in confirmed(database):
         if group.finished:
             key = group.method, group.runs[0]["benchmark"]
-            best[key] = max(best.get(key, group), group, key=_mean)
+            best[key] = max(best.get(key, group), group, key=_worth)
     if not best:
         raise UserError(
             f"sweep '{sweep}' has no confirmed configuration: let it finish, or write down with"
@@ -122,8 +123,9 @@ def read_pinned(path: Path, data: str | None) -> list[Pinned]:
     return found
 
 
-def _mean(group: Group) -> float:
-    return fmean(run["average_accuracy"] for run in group.finished)
+def _worth(group: Group) -> tuple[bool, float]:
+    unlabelled = group.study == group.method
+    return unlabelled, fmean(run["average_accuracy"] for run in group.finished)
 
 
 def _from_cell(specification: dict[str, Any], sweep: str, data: str | None) -> Pinned:

@@ -54,7 +54,7 @@ Studies = Sequence[Study] | Callable[[str], Sequence[Study]]
 """Of a sweep script: the same on every benchmark, or by the benchmark's name."""
 
 Measured = Connectivity | Callable[[str], Connectivity]
-"""How a script measures kept minima: the same on every benchmark, or by the benchmark's name."""
+"""How a script for one benchmark measures kept minima: always alike, or by the benchmark's name."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def main(
     standard error), 130 interrupted.
 
     Args:
-        studies: what to search and confirm, one a method.
+        studies: what to search and confirm; several of a method have labels.
         benchmarks: what the script is for, all in one sweep, where the user says where the images
             are and not which benchmarks; empty: one benchmark, whichever.
         trials: default of --trials.
@@ -114,11 +114,11 @@ def main(
         ] = None,
         tasks: Annotated[int | None, typer.Option(help="How many tasks.")] = None,
         trials: Annotated[
-            int, typer.Option(help="Search trials for each searched method.")
+            int, typer.Option(help="Search trials of each searched study.")
         ] = default_trials,
         generation: Annotated[int, typer.Option(help="Trials proposed together.")] = 5,
         seeds: Annotated[
-            int, typer.Option(help="Fresh seeds that confirm each method's best.")
+            int, typer.Option(help="Fresh seeds that confirm each study's best.")
         ] = default_seeds,
         results: Annotated[
             str, typer.Option(envvar="LMC_RESULTS", help="Results root: a folder or a URI.")
@@ -130,7 +130,7 @@ def main(
         settings: Annotated[
             list[str] | None,
             typer.Option(
-                "--set", help="NAME=VALUE, NAME=LOW:HIGH[:log] or NAME=A,B,C; or METHOD.NAME=…"
+                "--set", help="NAME=VALUE, NAME=LOW:HIGH[:log] or NAME=A,B,C; or STUDY.NAME=…"
             ),
         ] = None,
         method: Annotated[
@@ -202,6 +202,8 @@ def main(
         given = dict(parse(setting) for setting in settings or [])
         wishes = Wishes(data, given, preset, pareto is not None, confirm_only, method)
         names = benchmarks_of(benchmark, data, benchmarks)
+        how = connectivity(names[0]) if callable(connectivity) else connectivity
+        how = SMOKE if smoke and how else how
         chosen = as_wished({each: _studies_on(each, studies) for each in names}, wishes)
         courses: list[_Course] = []
         for each, wished in chosen.items():
@@ -283,10 +285,9 @@ def main(
                 console,
                 several=several,
             )
-            if whole and connectivity is not None:
-                how = connectivity(names[0]) if callable(connectivity) else connectivity
+            if whole and how is not None:
                 with store.database(sweep) as database:
-                    planned = plan(database, sweep, SMOKE if smoke else how, kinds, path or ())
+                    planned = plan(database, sweep, how, kinds, path or ())
                 largest = max(machines.values(), key=lambda machine: machine.gpus_per_trial)
                 whole = run_analyses(planned, store, workplace, largest, console)
             measured = connectivity is not None
@@ -334,15 +335,10 @@ def _report(
         sheets = accuracy_sheets(database) + overview_sheets(database)
         if measured:
             sheets += barriers_sheets(database) + contrast_sheets(database)
-        importances = importance_rows(database)
-    if importances:
-        try:
-            store.commit(sweep, uuid.uuid4().hex, {"importances": importances})
-        except OSError as problem:  # the next start has them again
-            console.out(f"the table importances is not written: {one_line(problem)}")
     root = quote(results)
     # `out`, not `print`: a command to copy must not be broken into lines.
     console.out(f"\n{render(sheets, 'text')}")
+    _keep_importances(console, store, sweep)
     console.out(f"Results:     {results} (sweep {sweep})")
     page = Path("." if "://" in results else results) / f"{sweep}.html"
     try:
@@ -351,7 +347,18 @@ def _report(
     except UserError as problem:  # the results are there all the same
         console.out(f"Report:      none ({problem})")
     console.out(f"Next, paths: .venv/bin/lmc-ray table {root} --what barriers --sweep {sweep}")
-    sql = "SELECT method, avg(average_accuracy) FROM runs WHERE purpose = 'confirm' GROUP BY method"
+    sql = "SELECT study, avg(average_accuracy) FROM runs WHERE purpose = 'confirm' GROUP BY study"
     if several:
-        sql = sql.replace("method", "benchmark, method")
+        sql = sql.replace("study", "benchmark, study")
     console.out(f'or in SQL:   .venv/bin/lmc-ray query {root} "{sql}"')
+
+
+def _keep_importances(console: Console, store: Store, sweep: str) -> None:
+    """Write the table `importances`; where that fails, the next start does it."""
+    with store.database(sweep) as database:
+        rows = importance_rows(database)
+    try:
+        if rows:
+            store.commit(sweep, uuid.uuid4().hex, {"importances": rows})
+    except OSError as problem:
+        console.out(f"the table importances is not written: {one_line(problem)}")

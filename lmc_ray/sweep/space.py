@@ -77,6 +77,18 @@ def holds(distribution: BaseDistribution, value: Any) -> bool:
     return isinstance(distribution, CategoricalDistribution) and value in distribution.choices
 
 
+def overlap(one: Any, other: Any) -> bool:
+    """Whether two entries of spaces (a range, choices or a value each) have a value in common."""
+    if isinstance(one, Range) and isinstance(other, Range):
+        return max(one.low, other.low) <= min(one.high, other.high)
+    if isinstance(other, Range):
+        one, other = other, one
+    others = other if isinstance(other, list) else [other]
+    if isinstance(one, Range):
+        return any(type(v) in (int, float) and one.low <= v <= one.high for v in others)
+    return any(value in others for value in (one if isinstance(one, list) else [one]))
+
+
 def fixed(space: Space) -> dict[str, Any]:
     """The part of a space that is not searched."""
     return {k: v for k, v in space.items() if not isinstance(v, Range | list)}

@@ -17,9 +17,9 @@ from lmc_ray.errors import UserError, unknown
 from lmc_ray.learners import METHODS, hyperparameters
 from lmc_ray.sweep.cells import PROTOCOL, Block, Cell, Outcome, Place
 from lmc_ray.sweep.proposals import Direction, History, Trial, pareto_front
-from lmc_ray.sweep.space import Space, distributions, fixed, holds
+from lmc_ray.sweep.space import Space, distributions, fixed, holds, overlap
 
-_LABEL = re.compile(r"[A-Za-z0-9_.-]+")
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 SEARCH_SEEDS_FROM = 10_000
 """The search's seeds start here, the confirmation's at 0: they never meet."""
@@ -27,7 +27,7 @@ SEARCH_SEEDS_FROM = 10_000
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """What a sweep script says about one method."""
+    """What a sweep script says about one method, or about one of several ways to set it."""
 
     method: str
     label: str | None = None
@@ -36,7 +36,7 @@ class Study:
     first: Sequence[Mapping[str, Any]] = ()
     """Settings to try before the sampler proposes, e.g. the paper's, where the space holds them."""
     pinned: bool = False
-    """True: --preset, and a --set that does not name the method, leave this study alone."""
+    """True: --preset, and a --set that does not name the study, leave it alone."""
     preset: str | None = None
     """The public implementation whose switches outweigh the space; None: the sweep's --preset."""
     trials: int | None = None
@@ -200,7 +200,9 @@ class StudyRun:
 
         An option that came later than the cell is not compared.
         """
-        for name, value in self._shared.items():
+        if specification["method"] != self.study.method:
+            return f"its method was {specification['method']}, is {self.study.method} now"
+        for name, value in self.shared.items():
             stored = specification.get(name, value)
             if name in self.space and not holds(self.space[name], stored):
                 return f"{name} {stored} is out of its range now"
@@ -214,7 +216,7 @@ class StudyRun:
         return None
 
     @cached_property
-    def _shared(self) -> dict[str, Any]:
+    def shared(self) -> dict[str, Any]:
         """What all cells of the study share, where it is not searched."""
         place = asdict(self.protocol.place) | {"protocol": PROTOCOL}
         return place | asdict(self._hyperparameters({}))
@@ -413,12 +415,13 @@ def check_studies(studies: Sequence[Study]) -> None:
     if not studies:
         raise UserError("no studies: give the sweep at least one Study(method=…)")
     by_name: dict[str, Study] = {}
+    taken = {word.casefold() for name in METHODS for word in (name, METHODS[name].title)}
     for study in studies:
         if study.method not in METHODS:
             raise unknown("method", study.method, METHODS)
-        if study.label is not None and not _LABEL.fullmatch(study.label):
+        if study.label is not None and not _LABEL.fullmatch(str(study.label)):
             raise UserError(f"label {study.label!r}: use letters, digits, '_', '.' and '-' only")
-        if study.label in METHODS:
+        if str(study.label).casefold() in taken:
             raise UserError(f"label {study.label!r} is a method's name: choose another")
         if study.preset is not None and study.method != "mcsgd":
             raise UserError(f"{study.name} has a preset, which is for mcsgd alone: leave it out")
@@ -430,6 +433,39 @@ def check_studies(studies: Sequence[Study]) -> None:
             like = by_name.get(study.control)
             if like is None or like.control is not None:
                 raise UserError(f"{study.name} is a control of {study.control}: give that a study")
+            # Kept minima tell neither two controls apart nor whose a control is.
+            if sum(each.control is not None or each.method == like.method for each in studies) > 2:
+                raise UserError(
+                    f"{study.name} is a control of {study.control}: other controls, and other"
+                    f" studies of {like.method}, need a sweep of their own"
+                )
+
+
+def check_apart(studies: Sequence[Study]) -> None:
+    """Refuse two studies of a method that could train the same cell: it would count for one only.
+
+    Args:
+        studies: of one benchmark, with their spaces as the command line wants them.
+
+    Raises:
+        UserError: which two.
+    """
+    for number, one in enumerate(studies):
+        for other in studies[:number]:
+            if (one.method, one.control) == (other.method, other.control) and _meet(one, other):
+                raise UserError(
+                    f"{other.title} and {one.title} are the same study with these options: leave"
+                    " one out (--method), or set what differs for one (--set STUDY.NAME=…)"
+                )
+
+
+def _meet(one: Study, other: Study) -> bool:
+    """Whether both studies of a method could come to one configuration."""
+    default = asdict(hyperparameters(one.method, {}))
+    return all(
+        overlap(one.space.get(name, value), other.space.get(name, value))
+        for name, value in default.items()
+    )
 
 
 def called(name: str, studies: Sequence[Study]) -> list[Study]:

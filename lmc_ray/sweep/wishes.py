@@ -10,7 +10,7 @@ from lmc_ray.errors import UserError, unknown
 from lmc_ray.learners import METHODS, hyperparameters
 from lmc_ray.learners.presets import preset as preset_values
 from lmc_ray.sweep.space import Range
-from lmc_ray.sweep.study import Study, called, check_studies
+from lmc_ray.sweep.study import Study, called, check_apart, check_studies
 from lmc_ray.sweep.tuned import tuned
 
 DEFAULT_BENCHMARK = "rotated-digits"
@@ -76,6 +76,8 @@ def as_wished(studies: ByBenchmark, wishes: Wishes) -> dict[str, list[Study]]:
         benchmark: _chosen(_adjusted(each, benchmark, wishes), wishes.methods)
         for benchmark, each in studies.items()
     }
+    for each in chosen.values():
+        check_apart(each)
     if wishes.confirm_only:
         _check_tuned(chosen)
     return {benchmark: each for benchmark, each in chosen.items() if each}
@@ -151,7 +153,8 @@ def _check_settings(settings: Mapping[str, Any], studies: Sequence[Study]) -> No
 def _check_tuned(chosen: ByBenchmark) -> None:
     """Whether the package ships a configuration of everything that --confirm-only is to confirm.
 
-    A pinned study has its own, a control that of the study beside it.
+    A pinned study has its own, a control that of the study beside it; where nothing is searched,
+    the script has said what to confirm.
 
     Raises:
         UserError: it does not; says of all that is missing.
@@ -163,7 +166,9 @@ def _check_tuned(chosen: ByBenchmark) -> None:
             names := [
                 study.name
                 for study in studies
-                if not study.pinned and not study.control and tuned(benchmark, study.name) is None
+                if not study.pinned
+                and not study.control
+                and any(isinstance(value, Range | list) for value in study.space.values())
             ]
         )
     ]
@@ -188,7 +193,7 @@ def _adjusted(studies: Sequence[Study], benchmark: str, wishes: Wishes) -> list[
         settings = _settings(study, studies, wishes)
         preset = study.preset or (None if study.pinned else wishes.preset)
         if preset and study.method == "mcsgd":
-            values, often = preset_values(preset, family), settings.get("epochs", epochs)
+            values, often = preset_values(preset, family), settings.get("epochs", space["epochs"])
             if "first_task_epochs" in values and isinstance(often, int):
                 values["first_task_epochs"] *= often  # the authors' two stand beside one a task
             space |= values
@@ -217,7 +222,7 @@ def _space(study: Study, benchmark: str, wishes: Wishes, others: Sequence[Study]
         own = _fields(study.method)
         return {name: value for name, value in like.space.items() if name in own} | {**study.space}
     if (study.tuned or wishes.confirm_only) and not study.pinned:
-        found = tuned(benchmark, study.name)
+        found = tuned(benchmark, study.method if study.tuned else study.name)
         if found is not None:
             return found
     return dict(study.space)

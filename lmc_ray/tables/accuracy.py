@@ -14,6 +14,7 @@ from lmc_ray.tables.groups import (
     Group,
     Run,
     by_setting,
+    called,
     confirmed,
     title,
 )
@@ -117,7 +118,9 @@ def _row(rises: _Rises, group: Group, others: Sequence[Group]) -> AccuracyRow:
         memory_per_class=first["memory_per_class"],
         gradient_evaluations=_mean(runs, "gradient_evaluations"),
         examples_seen=_mean(runs, "examples_seen"),
-        paper=paper.published(first["benchmark"], first["tasks"], first["angle"], group.method),
+        paper=paper.published(first["benchmark"], first["tasks"], first["angle"], group.method)
+        if first["memory_per_class"] in (None, paper.MEMORY_PER_CLASS)
+        else None,
     )
 
 
@@ -128,7 +131,7 @@ def _rise(rises: _Rises, group: Group, others: Sequence[Group]) -> Summary | Non
     runs = group.finished
     if group.method == "multitask":
         seeds = {run["seed"] for run in runs}
-        trios = [run for other in others if other.method == "mcsgd" for run in other.finished]
+        trios = [run for other in called("mcsgd", others) for run in other.finished]
         runs = [run for run in trios if run["seed"] in seeds]
     by_seed: dict[int, list[float]] = {}
     for run in runs:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from lmc_ray.errors import UserError, unknown
 from lmc_ray.statistics import FEWEST_PAIRS, Paired, Summary, holm, paired
-from lmc_ray.tables.groups import Group, by_setting, confirmed, title
+from lmc_ray.tables.groups import Group, by_setting, called, confirmed, title
 from lmc_ray.tables.sheet import NOT_AVAILABLE, Sheet
 
 if TYPE_CHECKING:
@@ -81,13 +81,13 @@ def compare(
         raise unknown("benchmark among the confirmed ones", benchmark, benchmarks)
     groups = [g for g in groups if benchmark in (None, g.runs[0]["benchmark"])]
     for name in (method, *baselines):
-        if not _called(name, groups):
+        if not called(name, groups):
             known = {known for group in groups for known in (group.method, group.study)}
             raise unknown("method among the confirmed ones", name, known)
     pairs = []
     for together in by_setting(groups).values():
-        ours = _called(method, together)
-        theirs = [group for name in baselines for group in _called(name, together)]
+        ours = called(method, together)
+        theirs = [group for name in baselines for group in called(name, together)]
         for a in ours:
             for b in theirs:
                 if a is not b and (found := _differences(a, b)):
@@ -154,11 +154,6 @@ def probability(p: float | None) -> str:
     if p is None:
         return NOT_AVAILABLE
     return "<0.0001" if p < 0.0001 else f"{p:.4f}" if p < 0.01 else f"{p:.3f}"
-
-
-def _called(name: str, groups: Sequence[Group]) -> list[Group]:
-    """What a user means: the study of that name, else all of that method."""
-    return [g for g in groups if g.study == name] or [g for g in groups if g.method == name]
 
 
 def _differences(a: Group, b: Group) -> list[float]:

@@ -128,6 +128,11 @@ def hashable(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def called(name: str, groups: Sequence[Group]) -> list[Group]:
+    """What a user means: the study of that name, else all of that method."""
+    return [g for g in groups if g.study == name] or [g for g in groups if g.method == name]
+
+
 def by_setting(groups: Iterable[Group]) -> dict[tuple[Any, ...], list[Group]]:
     """The groups of each sweep and sequence of tasks."""
     settings: dict[tuple[Any, ...], list[Group]] = {}
@@ -159,7 +164,7 @@ def _configurations(runs: list[Run]) -> list[Group]:
     # By value, not by time, so that a configuration keeps its number while seeds come in.
     ordered = sorted(
         by_values.values(),
-        key=lambda rows: (_in_order(rows[0]), [_sortable(rows[0][n]) for n in differing]),
+        key=lambda rows: (in_order(rows[0]), [_sortable(rows[0][n]) for n in differing]),
     )
     studies = Counter(_study(rows[0]) for rows in ordered)
     first = ordered[0][0]
@@ -183,7 +188,7 @@ def _study(run: Run) -> str:
     return run["study"] or run["method"]
 
 
-def _in_order(run: Run) -> tuple[bool, list[Any]]:
+def in_order(run: Run) -> tuple[bool, list[Any]]:
     """The study without a label first, then by label, whose numbers count as such."""
     study = _study(run)
     parts = re.split(r"([0-9]+)", study)

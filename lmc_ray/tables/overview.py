@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from lmc_ray.tables.accuracy import AccuracyRow, accuracy_rows
-from lmc_ray.tables.groups import METHODS
+from lmc_ray.tables.groups import METHODS, in_order
 from lmc_ray.tables.sheet import NOT_AVAILABLE, Sheet, spread
 
 if TYPE_CHECKING:
@@ -25,9 +25,16 @@ def overview_sheets(database: "duckdb.DuckDBPyConnection") -> list[Sheet]:
 
 def _sheet(sweep: str, settings: list[list[AccuracyRow]]) -> Sheet:
     cells = [{row.group.label: _words(row) for row in rows} for rows in settings]
-    labels = {row.group.label: row.group.method for rows in settings for row in rows}
+    groups = {row.group.label: row.group for rows in settings for row in rows}
     order = {method: place for place, method in enumerate(METHODS)}
-    ordered = sorted(labels, key=lambda name: (order.get(labels[name], len(order)), name))
+    ordered = sorted(
+        groups,
+        key=lambda name: (
+            order.get(groups[name].method, len(order)),
+            in_order(groups[name].runs[0]),
+            groups[name].number,
+        ),
+    )
     firsts = [rows[0].group.runs[0] for rows in settings]
     columns = [f"{run['benchmark']}\n{run['tasks']} tasks" for run in firsts]
     return Sheet(
