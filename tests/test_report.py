@@ -19,7 +19,7 @@ from results import barrier, cells, path, run, trial
 from small_study import FINE, METHODS, SEEDS, TASKS, small_study
 
 from lmc_ray.errors import UserError
-from lmc_ray.report import write_figures, write_report
+from lmc_ray.report import palette, write_figures, write_report
 from lmc_ray.report.collect import collect
 from lmc_ray.report.exhibits import Exhibit, Heat, Intervals, Lines, left_out, spread_out
 from lmc_ray.report.importances import FEWEST_TRIALS, importance_rows, importances
@@ -689,3 +689,10 @@ def test_seeds_are_counted(exhibits: dict[str, Exhibit]):
     assert isinstance(panel, Lines)
     for curve in panel.curves:
         assert {each.count for each in curve.y} == {len(SEEDS)}
+
+
+def test_no_configuration_looks_like_another_method():
+    firsts = {palette.of_method(method): method for method in TITLES if method != "er-mcsgd"}
+    many = [palette.of_method("mcsgd", number) for number in range(1, 17)]
+    assert len(set(many)) == len(many)
+    assert {firsts[style] for style in many if style in firsts} == {"mcsgd"}

@@ -46,8 +46,11 @@ def of_method(method: str, number: int = 1) -> Style:
         number: which of its configurations, from 1.
     """
     colour, kind = _METHODS.get(method, Style(4, 2))
-    turns, kind = divmod(kind + number - 1, _KINDS)
-    return Style((colour + turns) % len(COLOURS), kind)
+    if number <= _KINDS:
+        return Style(colour, (kind + number - 1) % _KINDS)
+    # The other colours, with the two kinds that no method's first configuration has.
+    turns, more = divmod(number - _KINDS - 1, 2)
+    return Style((colour + 1 + turns) % len(COLOURS), 2 + more)
 
 
 # Of minima, and of paths by the minimum they lead to; the connected one is MC-SGD's own, and so on.
