@@ -14,8 +14,9 @@ from lmc_ray.randomness import stream
 from lmc_ray.store import Store, weights
 from lmc_ray.store.presence import plant_flag
 from lmc_ray.sweep.cells import Block, Cell, Pack, Place
+from lmc_ray.sweep.declared import Study
 from lmc_ray.sweep.keeping import room, tasks_to_keep
-from lmc_ray.sweep.study import Protocol, Study, StudyRun
+from lmc_ray.sweep.study import Protocol, StudyRun
 from lmc_ray.sweep.trainable import StackTrainable, Workplace
 from lmc_ray.training import Measurement, Training
 

@@ -29,7 +29,8 @@ from simulation import (
 from lmc_ray.errors import UserError
 from lmc_ray.sweep import Range, Study
 from lmc_ray.sweep.cells import Block, Outcome
-from lmc_ray.sweep.study import SEARCH_SEEDS_FROM, Protocol, StudyRun, check_studies, titles
+from lmc_ray.sweep.declared import check_studies
+from lmc_ray.sweep.study import SEARCH_SEEDS_FROM, Protocol, StudyRun, titles
 
 
 def wild(seed: int, kills: int) -> Choose:

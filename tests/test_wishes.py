@@ -11,8 +11,8 @@ from lmc_ray.learners import hyperparameters
 from lmc_ray.learners.presets import PRESETS
 from lmc_ray.paper import TABLE_1
 from lmc_ray.sweep import Range, Study
+from lmc_ray.sweep.declared import check_studies
 from lmc_ray.sweep.space import distributions, fixed
-from lmc_ray.sweep.study import check_studies
 from lmc_ray.sweep.wishes import Wishes, as_wished, benchmarks_of
 
 PAPER = runpy.run_path(str(Path(__file__).parent.parent / "sweeps" / "paper.py"))

@@ -18,8 +18,9 @@ from lmc_ray.nights import (
 )
 from lmc_ray.statistics import summarise
 from lmc_ray.sweep.cells import Block, Cell, configuration
+from lmc_ray.sweep.declared import Study
 from lmc_ray.sweep.pinned import Pinned
-from lmc_ray.sweep.study import Protocol, Study, StudyRun
+from lmc_ray.sweep.study import Protocol, StudyRun
 from lmc_ray.training import chance_accuracy
 from lmc_ray.version import git_commit, version
 

@@ -34,10 +34,11 @@ from lmc_ray.sweep.checkpoints import Checkpoints
 from lmc_ray.sweep.claim import claimed
 from lmc_ray.sweep.cluster import Resources, check_shared
 from lmc_ray.sweep.conductor import Conductor
+from lmc_ray.sweep.declared import Study
 from lmc_ray.sweep.events import open_log, tell, tell_block
 from lmc_ray.sweep.packs import Packing
 from lmc_ray.sweep.progress import Progress
-from lmc_ray.sweep.study import Protocol, Study, StudyRun, titles
+from lmc_ray.sweep.study import Protocol, StudyRun, titles
 from lmc_ray.sweep.trainable import StackTrainable, Workplace
 from lmc_ray.training import chance_accuracy
 

@@ -22,6 +22,7 @@ from lmc_ray.store.files import one_line
 from lmc_ray.sweep.analyses import KINDS, SMOKE, Connectivity, check_paths, kinds_of, plan
 from lmc_ray.sweep.analyst import run_analyses
 from lmc_ray.sweep.cluster import connect
+from lmc_ray.sweep.declared import Study
 from lmc_ray.sweep.keeping import room, tasks_to_keep
 from lmc_ray.sweep.place import (
     Opened,
@@ -32,7 +33,7 @@ from lmc_ray.sweep.place import (
 )
 from lmc_ray.sweep.runner import Machine, run_sweep, sweep_name
 from lmc_ray.sweep.space import parse
-from lmc_ray.sweep.study import Protocol, Study, StudyRun, titles
+from lmc_ray.sweep.study import Protocol, StudyRun, titles
 from lmc_ray.sweep.trainable import Workplace
 from lmc_ray.sweep.wishes import (
     DEFAULT_BENCHMARK,

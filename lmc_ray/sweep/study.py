@@ -5,58 +5,22 @@ follows from its spec and the outcomes, never from the order in which they arriv
 was killed and started again, or ran elsewhere, proposes the same trials.
 """
 
-import re
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from statistics import fmean
 from typing import Any, Literal, cast
 
-from lmc_ray.errors import UserError, unknown
-from lmc_ray.learners import METHODS, hyperparameters
+from lmc_ray.errors import UserError
+from lmc_ray.learners import hyperparameters
 from lmc_ray.sweep.cells import PROTOCOL, Block, Cell, Outcome, Place
+from lmc_ray.sweep.declared import Study
 from lmc_ray.sweep.proposals import Direction, History, Trial, pareto_front
-from lmc_ray.sweep.space import Space, distributions, fixed, holds, overlap
-
-_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+from lmc_ray.sweep.space import distributions, fixed, holds
 
 SEARCH_SEEDS_FROM = 10_000
 """The search's seeds start here, the confirmation's at 0: they never meet."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Study:
-    """What a sweep script says about one method, or about one of several ways to set it."""
-
-    method: str
-    label: str | None = None
-    """What the sweep calls it, where it has several studies of the method; None: the method."""
-    space: Space = field(default_factory=dict)
-    first: Sequence[Mapping[str, Any]] = ()
-    """Settings to try before the sampler proposes, e.g. the paper's, where the space holds them."""
-    pinned: bool = False
-    """True: --preset, and a --set that does not name the study, leave it alone."""
-    preset: str | None = None
-    """The public implementation whose switches outweigh the space; None: the sweep's --preset."""
-    trials: int | None = None
-    """Search trials at most; None: as many as the sweep's --trials."""
-    tuned: bool = False
-    """True: where the package ships a tuned configuration for the benchmark, that is the space."""
-    control: str | None = None
-    """The study whose settings it shares, but for its own space: its seeds are there to be
-    measured against that study's, and are no results of their own."""
-
-    @property
-    def name(self) -> str:
-        """What tables, --method and --set call it."""
-        return self.label or self.method
-
-    @property
-    def title(self) -> str:
-        """What people call it."""
-        method = METHODS[self.method].title
-        return method if self.label is None else f"{method} ({self.label})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -404,73 +368,6 @@ def _as_pruned(ended: list[Outcome], limits: Sequence[float | None]) -> list[Out
                 for each in ended
             ]
     return ended
-
-
-def check_studies(studies: Sequence[Study]) -> None:
-    """Refuse a sweep without studies, an unknown method, and two studies of one name.
-
-    Raises:
-        UserError: which of these.
-    """
-    if not studies:
-        raise UserError("no studies: give the sweep at least one Study(method=…)")
-    by_name: dict[str, Study] = {}
-    taken = {word.casefold() for name in METHODS for word in (name, METHODS[name].title)}
-    for study in studies:
-        if study.method not in METHODS:
-            raise unknown("method", study.method, METHODS)
-        if study.label is not None and not _LABEL.fullmatch(str(study.label)):
-            raise UserError(f"label {study.label!r}: use letters, digits, '_', '.' and '-' only")
-        if str(study.label).casefold() in taken:
-            raise UserError(f"label {study.label!r} is a method's name: choose another")
-        if study.preset is not None and study.method != "mcsgd":
-            raise UserError(f"{study.name} has a preset, which is for mcsgd alone: leave it out")
-        if study.name in by_name:
-            raise UserError(f"two studies of {study.title}: give each a label of its own")
-        by_name[study.name] = study
-    for study in studies:
-        if study.control is not None:
-            like = by_name.get(study.control)
-            if like is None or like.control is not None:
-                raise UserError(f"{study.name} is a control of {study.control}: give that a study")
-            # Kept minima tell neither two controls apart nor whose a control is.
-            if sum(each.control is not None or each.method == like.method for each in studies) > 2:
-                raise UserError(
-                    f"{study.name} is a control of {study.control}: other controls, and other"
-                    f" studies of {like.method}, need a sweep of their own"
-                )
-
-
-def check_apart(studies: Sequence[Study]) -> None:
-    """Refuse two studies of a method that could train the same cell: it would count for one only.
-
-    Args:
-        studies: of one benchmark, with their spaces as the command line wants them.
-
-    Raises:
-        UserError: which two.
-    """
-    for number, one in enumerate(studies):
-        for other in studies[:number]:
-            if (one.method, one.control) == (other.method, other.control) and _meet(one, other):
-                raise UserError(
-                    f"{other.title} and {one.title} are the same study with these options: leave"
-                    " one out (--method), or set what differs for one (--set STUDY.NAME=…)"
-                )
-
-
-def _meet(one: Study, other: Study) -> bool:
-    """Whether both studies of a method could come to one configuration."""
-    default = asdict(hyperparameters(one.method, {}))
-    return all(
-        overlap(one.space.get(name, value), other.space.get(name, value))
-        for name, value in default.items()
-    )
-
-
-def called(name: str, studies: Sequence[Study]) -> list[Study]:
-    """The studies that a user means: the one of that name, else all of that method."""
-    return [s for s in studies if s.name == name] or [s for s in studies if s.method == name]
 
 
 def titles(studies: Sequence[StudyRun]) -> list[str]:

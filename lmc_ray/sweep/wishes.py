@@ -9,8 +9,8 @@ from lmc_ray.benchmarks import Benchmark, defaults
 from lmc_ray.errors import UserError, unknown
 from lmc_ray.learners import METHODS, hyperparameters
 from lmc_ray.learners.presets import preset as preset_values
+from lmc_ray.sweep.declared import Study, called, check_apart, check_studies
 from lmc_ray.sweep.space import Range
-from lmc_ray.sweep.study import Study, called, check_apart, check_studies
 from lmc_ray.sweep.tuned import tuned
 
 DEFAULT_BENCHMARK = "rotated-digits"
