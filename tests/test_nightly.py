@@ -116,8 +116,8 @@ class Laboratory:
         root = str(self.root)
         return self.execute("--results", root, "--sweep", sweep, "--night", night, *arguments)
 
-    def confirm(self, *cells: Cell, sweep: str = "mine") -> None:
-        rows = [run_row(cell, self.accuracy(cell)) for cell in cells]
+    def confirm(self, *cells: Cell, sweep: str = "mine", **columns: Any) -> None:
+        rows = [run_row(cell, self.accuracy(cell)) | columns for cell in cells]
         self.store.commit(sweep, f"c{len(list(self.root.rglob('*.parquet')))}", {"runs": rows})
 
     def train(self, studies: list[NightRun], *_: Any) -> bool:
@@ -406,6 +406,16 @@ def test_another_configuration_starts_anew(laboratory: Laboratory) -> None:
     assert json.loads(mcsgd["configuration"])["connect_steps"] == 4, "the best one confirmed"
     assert (mcsgd["earlier_seeds"], stable["earlier_seeds"]) == (3, 10)
     assert mcsgd["anchor_p"] is None
+
+
+def test_a_night_takes_the_study_that_has_no_label(laboratory: Laboratory) -> None:
+    labelled = [confirmed("mcsgd", seed, connect_steps=4) for seed in range(3)]
+    laboratory.accuracy = lambda cell: 0.9
+    laboratory.confirm(*labelled, study="four-steps")
+    laboratory.accuracy = made_up
+    laboratory.night("2026-11-20")
+    mcsgd, _ = laboratory.rows("2026-11-20")
+    assert json.loads(mcsgd["configuration"])["connect_steps"] != 4
 
 
 def test_the_sweep_itself_is_left_alone(laboratory: Laboratory) -> None:
