@@ -120,6 +120,7 @@ def test_the_plan_of_a_trio(trained: Store) -> None:
         "similarity": 3 * 6,
     }
     assert len({each.id for each in found}) == len(found)
+    assert [each.kind for each in found[:3]] == ["spectrum"] * 3, "what takes longest starts first"
 
 
 def test_seeds_meet_their_own_control(trained: Store) -> None:
@@ -132,12 +133,12 @@ def test_seeds_meet_their_own_control(trained: Store) -> None:
 
 
 def test_an_analysis_is_its_specification(trained: Store) -> None:
-    one = planned(trained).analyses[0]
+    one = planned(trained, kinds=("path",)).analyses[0]
     told = json.loads(one.config)
     assert told["purpose"] == "analysis"
     assert told["ends"] == [[end.cell_id, end.minimum, end.task] for end in one.ends]
-    assert one.id == planned(trained).analyses[0].id
-    finer = planned(trained, replace(HOW, points=7)).analyses[0]
+    assert one.id == planned(trained, kinds=("path",)).analyses[0].id
+    finer = planned(trained, replace(HOW, points=7), kinds=("path",)).analyses[0]
     assert finer.id != one.id
     assert replace(one, control="other-init").id != one.id
 

@@ -86,7 +86,8 @@ def test_commit_query_compact_verify(here: ObjectStore):
             assert sorted(map(repr, rows)) == before[table]
     assert store.verify() == []
     left = [name for name, size in here.objects("whole").items() if size]
-    assert len(left) == len(TABLES) - 3 + 1, "a file a table with rows, and the manifest"
+    filled = sum(bool(rows) for rows in before.values())
+    assert len(left) == filled + 1, "a file a table with rows, and the manifest"
     store.reuse("t", "r", {"y": {}})
     assert set(store.committed("t")) == {"y"}
 

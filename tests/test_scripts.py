@@ -532,15 +532,18 @@ def test_one_sweep_over_several_benchmarks(run: Run, planned: Planned) -> None:
     name = planned.workplace.sweep
     assert re.fullmatch("paper-permuted-digits-rotated-digits-[0-9a-f]{6}", name)
     assert f"sweep {name} on permuted-digits: ER (2 trials), MC-SGD (2 trials)" in ended.out
-    assert "SELECT benchmark, method, avg" in ended.out
+    assert "SELECT benchmark, study, avg" in ended.out
     assert planned.several
 
 
 def test_the_name_of_one_benchmark_is_as_it_always_was(run: Run, planned: Planned) -> None:
-    """Or the same command would not go on where it was before there were several."""
+    """Or the same command would not go on where it was before there were several, or labels."""
     run("--trials", "1")
     assert planned.workplace is not None
-    spec = [asdict(each.study) for each in planned.runs], asdict(planned.runs[0].protocol)
+    said = [asdict(each.study) for each in planned.runs]
+    for study in said:
+        del study["label"], study["preset"]
+    spec = said, asdict(planned.runs[0].protocol)
     digest = hashlib.sha256(repr(spec).encode()).hexdigest()
     assert planned.workplace.sweep == f"mcsgd-rotated-digits-{digest[:6]}"
     assert not planned.several
