@@ -152,7 +152,7 @@ def table(
 @app.command()
 def compare(
     root: Root,
-    method: Annotated[str, typer.Option(metavar="METHOD", help="the method in question")],
+    method: Annotated[str, typer.Option(metavar="METHOD", help="the method, or a study's label")],
     baseline: Annotated[
         list[str], typer.Option(metavar="METHOD", help="what to compare it with; may be repeated")
     ],
@@ -165,7 +165,7 @@ def compare(
     sweep: Sweep = None,
     output: Output = None,
 ) -> None:
-    """Compare confirmed methods seed by seed: difference, interval, exact test.
+    """Compare confirmed methods or labelled studies seed by seed: difference, interval, test.
 
     Exit status 3 if the method is worse than a baseline, 0 if it holds.
     """
