@@ -17,6 +17,7 @@ SGD = {
     "learning_rate": Range(0.003, 0.3, log=True),
     "lr_decay": Range(0.4, 1.0),
 }
+# What a benchmark's space below does not hold (batches of 10 on MNIST, dropout on CIFAR) is drawn.
 PAPER = {"learning_rate": 0.1, "dropout": 0.5, "batch_size": 10}
 REPLAY = {"memory_per_class": 1, "replay_batch_size": 10}
 CONNECT = {

@@ -6,22 +6,19 @@ CL-Gym and SequeL (PyTorch, JAX) do: see lmc_ray/learners/presets.py.
 """
 
 try:
-    from lmc_ray.sweep import Study, main, tuned
+    from lmc_ray.sweep import Study, main
 except ModuleNotFoundError as missing:
     raise SystemExit(f"{missing}: install lmc-ray here (make sweep, or ray up)") from None
 
 UNTUNED = {"learning_rate": 0.1, "lr_decay": 0.9, "dropout": 0.1, "batch_size": 16}
-PRESETS = ["author", "cl-gym", "sequel-torch", "sequel-jax"]
 
-
-def studies(benchmark: str) -> list[Study]:
-    """MC-SGD by the formula, and by each preset."""
-    space = tuned(benchmark, "mcsgd") or UNTUNED
-    return [
-        Study(method="mcsgd", space=space),
-        *(Study(method="mcsgd", label=name, preset=name, space=space) for name in PRESETS),
-    ]
-
+STUDIES = [
+    Study(method="mcsgd", tuned=True, space=UNTUNED),
+    *(
+        Study(method="mcsgd", label=name, preset=name, tuned=True, space=UNTUNED)
+        for name in ("author", "cl-gym", "sequel-torch", "sequel-jax")
+    ),
+]
 
 if __name__ == "__main__":
-    main(studies, seeds=5)
+    main(STUDIES, seeds=5)

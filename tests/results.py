@@ -74,6 +74,8 @@ def path(barriers_row: dict[str, Any], points: int) -> list[dict[str, Any]]:
 def measured(cell: str) -> Rows:
     """What was measured at and between a cell's minima, a row a table."""
     pair = {
+        "from_cell_id": cell,
+        "to_cell_id": cell,
         "path_id": "sequential:1->multitask:2",
         "control": "same-init",
         "from_minimum": "sequential",

@@ -120,7 +120,7 @@ def analyses(rng: np.random.Generator) -> Rows:
         for kind, table, made in (
             ("plane", "planes", plane(rng)),
             ("spectrum", "spectra", spectrum(rng)),
-            ("similarity", "similarities", similarities(rng)),
+            ("similarity", "similarities", similarities(rng, f"mcsgd-{seed}")),
         ):
             cell = f"{kind}-{seed}"
             rows["runs"].append(_analysis(cell, seed, kind))
@@ -197,7 +197,7 @@ def spectrum(rng: np.random.Generator) -> list[dict[str, Any]]:
     ]
 
 
-def similarities(rng: np.random.Generator) -> list[dict[str, Any]]:
+def similarities(rng: np.random.Generator, cell: str) -> list[dict[str, Any]]:
     pairs = [
         (("sequential", 1), (kind, task), control)
         for kind in ("sequential", "multitask")
@@ -208,6 +208,8 @@ def similarities(rng: np.random.Generator) -> list[dict[str, Any]]:
     return [
         {
             "path_id": f"{start[0]}:{start[1]}->{stop[0]}:{stop[1]}",
+            "from_cell_id": cell,
+            "to_cell_id": cell,
             "from_minimum": start[0],
             "from_task": start[1],
             "to_minimum": stop[0],

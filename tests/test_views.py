@@ -125,6 +125,18 @@ def test_shares_belong_to_the_cell_they_start_from(tmp_path: Path) -> None:
     assert ranks == [(1, 1), (2, 1)], "a seed counts once"
 
 
+def test_a_similarity_counts_once_on_the_most_examples(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    rows = cells("x")
+    for examples, value in ((100, 0.1), (2000, 0.7), (500, 0.2)):
+        cell = f"s{examples}"
+        config = f'{{"ends":[["x","sequential",1]],"options":{{"examples":{examples}}}}}'
+        told = run(cell, purpose="analysis", analysis="similarity", config=config)
+        found = measured("x")["similarities"][0] | {"cell_id": cell, "value": value}
+        store.commit("s", cell, {**rows, "runs": [*rows["runs"], told], "similarities": [found]})
+    assert ask(store, "SELECT seeds, value FROM similarity_summary") == [(1, 0.7)]
+
+
 def test_spectra_and_similarities_of_each_benchmark_and_study(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     for cell, benchmark, study in (

@@ -134,10 +134,10 @@ PRESETS_SCRIPT = runpy.run_path(str(Path(__file__).parent.parent / "sweeps" / "p
 
 
 def test_the_script_of_presets_has_them_all() -> None:
-    base, *others = PRESETS_SCRIPT["studies"](DIGITS[0])
+    base, *others = PRESETS_SCRIPT["STUDIES"]
     assert (base.name, base.preset) == ("mcsgd", None)
     assert tuple(study.preset for study in others) == PRESETS
-    assert all(study.space == base.space for study in others), "one configuration"
+    assert all(study.space == base.space and study.tuned for study in others), "one configuration"
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_studies_that_could_share_a_cell_are_refused(
     if apart:
         as_wished({DIGITS[0]: studies}, wishes())
     else:
-        with pytest.raises(UserError, match=r"MC-SGD and MC-SGD \(other\) are the same study"):
+        with pytest.raises(UserError, match=r"MC-SGD and MC-SGD \(other\) could train"):
             as_wished({DIGITS[0]: studies}, wishes())
 
 
@@ -175,7 +175,7 @@ def test_a_labelled_study_may_start_from_what_ships(
 
 
 def test_what_searches_nothing_is_confirmed_as_it_stands() -> None:
-    studies = PRESETS_SCRIPT["studies"](DIGITS[0])
+    studies = PRESETS_SCRIPT["STUDIES"]
     found = as_wished({DIGITS[0]: studies}, wishes(confirm_only=True))[DIGITS[0]]
     assert len(found) == len(studies)
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _COMPARABLE = ("complete", "diverged")
 FEWEST_TRIALS = 4
-"""Complete trials below which no importance is computed."""
+"""Complete or diverged trials below which no importance is computed."""
 
 _SEED = 0  # the same rows give the same numbers
 
@@ -75,7 +75,7 @@ def comparable(rows: Sequence[Row]) -> list[Row]:
 
 
 def importances(rows: Sequence[Row]) -> dict[str, float]:
-    """The importance of each hyperparameter, from the greatest; empty with too few trials.
+    """The importance of each hyperparameter, from the greatest; empty where nothing can be said.
 
     Args:
         rows: of one study, with `params`, `accuracy` and `state`.
@@ -116,6 +116,7 @@ def _space(tried: Sequence[Mapping[str, Any]]) -> dict[str, "BaseDistribution"]:
             continue
         if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
             low, high = float(min(values)), float(max(values))
+            # By ratio where the values span more than a factor of ten.
             space[name] = FloatDistribution(low, high, log=0 < 10 * low < high)
         else:
             space[name] = CategoricalDistribution(list(dict.fromkeys(values)))

@@ -34,7 +34,7 @@ def similarity(part: Part) -> Section | None:
     """One exhibit per configuration: a heat map for each measure, pairs over layers."""
     sql = _SQL.format(
         columns=part.columns,
-        similarities=measured("similarities", "s"),
+        similarities=measured("measured_similarities", "s"),
         where=part.where,
         moments=moments("s.value"),
     ).strip()

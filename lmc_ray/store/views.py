@@ -22,7 +22,8 @@ _QUANTILES = ", ".join(f"{stdtrit(seeds - 1, 0.975):.6f}" for seeds in range(2, 
 
 _HALF_WIDTH = f"""
     CREATE MACRO half_width(x) AS
-        coalesce(list_extract([{_QUANTILES}], count(x) - 1), 1.972) * stddev_samp(x)
+        coalesce(list_extract([{_QUANTILES}], count(x) - 1), {stdtrit(_MOST - 1, 0.975):.6f})
+        * stddev_samp(x)
         / sqrt(count(x))
 """
 
@@ -49,7 +50,7 @@ def _over_seeds(*columns: str) -> str:
     )
 
 
-_WHERE = "sweep, benchmark, method, configuration"
+_WHOSE = "sweep, benchmark, method, configuration"
 _PATH = "path_id, from_minimum, from_task, to_minimum, to_task, curve, control, eval_task, split"
 
 VIEWS: Mapping[str, View] = {
@@ -64,7 +65,7 @@ VIEWS: Mapping[str, View] = {
     "method_summary": View(
         "one configuration of a method, over its confirmed seeds; a diverged one has no accuracy",
         f"""
-        SELECT {_WHERE}, any_value(study) AS study, count(*) AS seeds,
+        SELECT {_WHOSE}, any_value(study) AS study, count(*) AS seeds,
             count(*) FILTER (status = 'diverged') AS diverged,
             {_over_seeds("average_accuracy", "forgetting", "learning_accuracy")},
             any_value(memory_per_class) AS memory_per_class,
@@ -75,7 +76,7 @@ VIEWS: Mapping[str, View] = {
     "accuracy_matrix": View(
         "accuracy on a task after a task, over seeds",
         f"""
-        SELECT {_WHERE}, any_value(study) AS study, minimum, after_task, eval_task,
+        SELECT {_WHOSE}, any_value(study) AS study, minimum, after_task, eval_task,
             count(*) AS seeds, {_over_seeds("accuracy", "loss")}
         FROM accuracies JOIN confirmed USING (sweep, cell_id) GROUP BY ALL ORDER BY ALL
         """,
@@ -95,7 +96,7 @@ VIEWS: Mapping[str, View] = {
     "barrier_summary": View(
         "one path on one task in numbers, over seeds; `connected` is the share of seeds",
         f"""
-        SELECT {_WHERE}, any_value(study) AS study, {_PATH}, count(*) AS seeds,
+        SELECT {_WHOSE}, any_value(study) AS study, {_PATH}, count(*) AS seeds,
             avg(connected::INT) AS connected,
             {_over_seeds("loss_rise", "error_rise", "loss_barrier", "error_barrier", "instability")}
         FROM measured_paths GROUP BY ALL ORDER BY ALL
@@ -126,9 +127,9 @@ VIEWS: Mapping[str, View] = {
         """,
     ),
     "subspace_shares": View(
-        "one seed's way from a minimum to a later task's: its share in the sharpest directions",
+        "one seed's way to a later minimum: its square's share in the sharpest directions",
         f"""
-        SELECT {_WHERE}, any_value(study) AS study, seed, from_cell_id AS cell_id,
+        SELECT {_WHOSE}, any_value(study) AS study, seed, from_cell_id AS cell_id,
             minimum, after_task, eval_task, to_task, count(*) AS directions,
             sum(overlap_sequential ** 2) AS sequential, sum(overlap_multitask ** 2) AS multitask
         FROM measured_spectra GROUP BY ALL ORDER BY ALL
@@ -137,10 +138,21 @@ VIEWS: Mapping[str, View] = {
     "spectrum_summary": View(
         "one eigenvalue of a Hessian by rank, and its direction's overlaps, over seeds",
         f"""
-        SELECT {_WHERE}, any_value(study) AS study, minimum, after_task, eval_task, to_task, rank,
+        SELECT {_WHOSE}, any_value(study) AS study, minimum, after_task, eval_task, to_task, rank,
             count(*) AS seeds, max(residual) AS residual,
             {_over_seeds("eigenvalue", "overlap_sequential", "overlap_multitask")}
         FROM measured_spectra GROUP BY ALL ORDER BY ALL
+        """,
+    ),
+    "measured_similarities": View(
+        "how alike two minima are in a layer by a measure, once: on the most examples",
+        """
+        SELECT s.* FROM similarities s JOIN runs r USING (sweep, cell_id)
+        QUALIFY row_number() OVER (
+            PARTITION BY s.sweep, from_cell_id, to_cell_id, path_id, control, eval_task,
+                layer, measure
+            ORDER BY TRY_CAST(r.config ->> '$.options.examples' AS INT) DESC, s.cell_id
+        ) = 1
         """,
     ),
     "similarity_summary": View(
@@ -149,7 +161,7 @@ VIEWS: Mapping[str, View] = {
         SELECT c.sweep, c.benchmark, c.method, c.configuration, any_value(c.study) AS study,
             path_id, from_minimum, from_task, to_minimum, to_task, control, eval_task, layer,
             measure, count(*) AS seeds, {_over_seeds("value")}
-        FROM similarities s JOIN runs r USING (sweep, cell_id)
+        FROM measured_similarities s JOIN runs r USING (sweep, cell_id)
         JOIN confirmed c ON c.sweep = s.sweep AND c.cell_id = r.config ->> '$.ends[0][0]'
         GROUP BY ALL ORDER BY ALL
         """,

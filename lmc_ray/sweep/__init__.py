@@ -1,4 +1,4 @@
-"""Sweeps: cells, search, trainables and the runner; the only place that knows Ray and Optuna."""
+"""Sweeps: cells, search, trainables and the runner, on Ray and Optuna."""
 
 from lmc_ray.sweep.analyses import Connectivity
 from lmc_ray.sweep.declared import Study

@@ -23,7 +23,7 @@ class Study:
     first: Sequence[Mapping[str, Any]] = ()
     """Settings to try before the sampler proposes, e.g. the paper's, where the space holds them."""
     pinned: bool = False
-    """True: --preset, and a --set that does not name the study, leave it alone."""
+    """True: it keeps its space; only a --set that names the study changes it."""
     preset: str | None = None
     """The public implementation whose switches outweigh the space; None: the sweep's --preset."""
     trials: int | None = None
@@ -47,7 +47,10 @@ class Study:
 
 
 def check_studies(studies: Sequence[Study]) -> None:
-    """Refuse a sweep without studies, an unknown method, and two studies of one name.
+    """Refuse studies that make no sweep.
+
+    That is: none, an unknown method, a bad name or two alike, a preset or a control that does not
+    fit.
 
     Raises:
         UserError: which of these.
@@ -61,7 +64,7 @@ def check_studies(studies: Sequence[Study]) -> None:
             raise unknown("method", study.method, METHODS)
         if study.label is not None and not _LABEL.fullmatch(str(study.label)):
             raise UserError(f"label {study.label!r}: use letters, digits, '_', '.' and '-' only")
-        if str(study.label).casefold() in taken:
+        if study.label is not None and study.label.casefold() in taken:
             raise UserError(f"label {study.label!r} is a method's name: choose another")
         if study.preset is not None and study.method != "mcsgd":
             raise UserError(f"{study.name} has a preset, which is for mcsgd alone: leave it out")
@@ -94,8 +97,8 @@ def check_apart(studies: Sequence[Study]) -> None:
         for other in studies[:number]:
             if (one.method, one.control) == (other.method, other.control) and _meet(one, other):
                 raise UserError(
-                    f"{other.title} and {one.title} are the same study with these options: leave"
-                    " one out (--method), or set what differs for one (--set STUDY.NAME=…)"
+                    f"{other.title} and {one.title} could train the same configuration with these"
+                    " options: leave one out (--method), or set what differs (--set STUDY.NAME=…)"
                 )
 
 

@@ -37,7 +37,9 @@ class Wishes:
 def benchmarks_of(
     given: Sequence[str] | None, data: str | None, declared: Sequence[str]
 ) -> list[str]:
-    """The benchmarks of a sweep, each once: the user's, else the script's where images are at hand.
+    """The benchmarks of a sweep, each once.
+
+    The user's, else that in LMC_BENCHMARK, else the script's where images are at hand.
 
     Args:
         given: every --benchmark.
@@ -84,7 +86,7 @@ def as_wished(studies: ByBenchmark, wishes: Wishes) -> dict[str, list[Study]]:
 
 
 def check_memory(study: Study, benchmark: Benchmark) -> None:
-    """A memory that some class cannot fill; each trial would find out for itself, after training.
+    """Refuse a memory that some class cannot fill; each trial would find out only after training.
 
     Raises:
         UserError: the largest memory that the study may try is more than a class has.
@@ -101,7 +103,7 @@ def check_memory(study: Study, benchmark: Benchmark) -> None:
 
 
 def batch_sizes(studies: Sequence[Study]) -> list[int]:
-    """Smallest and largest and all that is listed, of whatever the studies may train with."""
+    """Every batch size that the studies list or fix, and the ends of their ranges."""
     found: list[int] = []
     for study in studies:
         wanted = study.space.get("batch_size", hyperparameters(study.method, {}).batch_size)
@@ -193,7 +195,8 @@ def _adjusted(studies: Sequence[Study], benchmark: str, wishes: Wishes) -> list[
         settings = _settings(study, studies, wishes)
         preset = study.preset or (None if study.pinned else wishes.preset)
         if preset and study.method == "mcsgd":
-            values, often = preset_values(preset, family), settings.get("epochs", space["epochs"])
+            values = preset_values(preset, family)
+            often = settings.get("epochs", space["epochs"])
             if "first_task_epochs" in values and isinstance(often, int):
                 values["first_task_epochs"] *= often  # the authors' two stand beside one a task
             space |= values

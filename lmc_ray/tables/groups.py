@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 Run = dict[str, Any]  # a row of `runs`
 
-# The paper's names, in the order of its Table 1; between its methods and multitask, ours.
+# The paper's names, in the order of its Table 1; between its methods and multitask, ours. As in
+# `learners.METHODS`, which would import torch.
 METHODS = {
     "naive-sgd": "naive SGD",
     "ewc": "EWC",
@@ -49,7 +50,7 @@ class Group:
         differences: the columns that tell this configuration from the method's others in the same
             sweep and benchmark, with their values; empty where it is the only one. Beside labelled
             studies: from the one study without a label, whose own are empty.
-        number: counts such configurations from 1.
+        number: its place among all of the method's configurations there, from 1.
         alone: it is its study's only one.
     """
 
@@ -164,7 +165,7 @@ def _configurations(runs: list[Run]) -> list[Group]:
     # By value, not by time, so that a configuration keeps its number while seeds come in.
     ordered = sorted(
         by_values.values(),
-        key=lambda rows: (in_order(rows[0]), [_sortable(rows[0][n]) for n in differing]),
+        key=lambda rows: (study_order(rows[0]), [_sortable(rows[0][n]) for n in differing]),
     )
     studies = Counter(_study(rows[0]) for rows in ordered)
     first = ordered[0][0]
@@ -188,7 +189,7 @@ def _study(run: Run) -> str:
     return run["study"] or run["method"]
 
 
-def in_order(run: Run) -> tuple[bool, list[Any]]:
+def study_order(run: Run) -> tuple[bool, list[Any]]:
     """The study without a label first, then by label, whose numbers count as such."""
     study = _study(run)
     parts = re.split(r"([0-9]+)", study)

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from lmc_ray.tables.accuracy import AccuracyRow, accuracy_rows
-from lmc_ray.tables.groups import METHODS, in_order
+from lmc_ray.tables.groups import METHODS, study_order
 from lmc_ray.tables.sheet import NOT_AVAILABLE, Sheet, spread
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def _sheet(sweep: str, settings: list[list[AccuracyRow]]) -> Sheet:
         groups,
         key=lambda name: (
             order.get(groups[name].method, len(order)),
-            in_order(groups[name].runs[0]),
+            study_order(groups[name].runs[0]),
             groups[name].number,
         ),
     )
