@@ -224,7 +224,7 @@ def test_studies_of_one_method_go_by_their_labels(store: Store):
     ]
     assert "MC-SGD (samples-9): line_samples 9" in text
     assert fewer.paired.difference.mean == pytest.approx(0.2)
-    assert own.method.study == "mcsgd", "a study of that very name comes before all of the method"
+    assert own.method.name == "mcsgd", "a study of that very name comes before all of the method"
     assert {name for (name,) in studies} == {None, "samples-9", "samples-10"}
 
 

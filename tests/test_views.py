@@ -148,7 +148,9 @@ def test_spectra_and_similarities_of_each_benchmark_and_study(tmp_path: Path) ->
         trained = run(cell, benchmark=benchmark, study=study, config=f'{{"a":"{study}"}}')
         config = f'{{"ends":[["{cell}","sequential",1]]}}'
         told = run(f"of-{cell}", purpose="analysis", benchmark=benchmark, config=config)
-        store.commit("s", cell, {"runs": [trained, told], **measured(f"of-{cell}")})
+        found = measured(f"of-{cell}")
+        found["similarities"][0]["from_cell_id"] = cell
+        store.commit("s", cell, {"runs": [trained, told], **found})
     for view in ("spectrum_summary", "similarity_summary"):
         found = ask(store, f"SELECT benchmark, study, seeds FROM {view} ORDER BY ALL")
         wanted = [("permuted", "label", 1), ("permuted", "mcsgd", 1), ("rotated", "mcsgd", 2)]

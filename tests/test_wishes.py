@@ -174,6 +174,15 @@ def test_a_labelled_study_may_start_from_what_ships(
     assert found.space["learning_rate"] == shipped[DIGITS[0], "mcsgd"]["learning_rate"]
 
 
+def test_what_ships_may_be_searched_around(
+    shipped: dict[tuple[str, str], dict[str, Any]],
+) -> None:
+    asked = wishes(confirm_only=True, settings={"dropout": Range(0.0, 0.2)})
+    (found,) = as_wished({DIGITS[0]: [Study(method="mcsgd")]}, asked)[DIGITS[0]]
+    rate = shipped[DIGITS[0], "mcsgd"]["learning_rate"]
+    assert found.space == {"epochs": 5, "learning_rate": rate, "dropout": Range(0.0, 0.2)}
+
+
 def test_what_searches_nothing_is_confirmed_as_it_stands() -> None:
     studies = PRESETS_SCRIPT["STUDIES"]
     found = as_wished({DIGITS[0]: studies}, wishes(confirm_only=True))[DIGITS[0]]

@@ -51,6 +51,9 @@ def _over_seeds(*columns: str) -> str:
 
 
 _WHOSE = "sweep, benchmark, method, configuration"
+_TRAINED = f"{', '.join(f'c.{name}' for name in _WHOSE.split(', '))}, c.study"
+"""Of what trained the first minimum of what was measured, as `confirmed c`."""
+
 _PATH = "path_id, from_minimum, from_task, to_minimum, to_task, curve, control, eval_task, split"
 
 VIEWS: Mapping[str, View] = {
@@ -84,7 +87,7 @@ VIEWS: Mapping[str, View] = {
     "measured_paths": View(
         "one path on one task, once: where training and an analysis both measured it, the latter",
         f"""
-        SELECT c.sweep, c.benchmark, c.method, c.configuration, c.study, b.* EXCLUDE (sweep)
+        SELECT {_TRAINED}, b.* EXCLUDE (sweep)
         FROM barriers b JOIN runs r USING (sweep, cell_id)
         JOIN confirmed c ON c.sweep = b.sweep AND c.cell_id = b.from_cell_id
         QUALIFY row_number() OVER (
@@ -115,9 +118,8 @@ VIEWS: Mapping[str, View] = {
     ),
     "measured_spectra": View(
         "one eigenpair of a minimum, once: of several spectra the one with most directions",
-        """
-        SELECT c.sweep, c.benchmark, c.method, c.configuration, c.study, c.seed,
-            c.cell_id AS from_cell_id, s.* EXCLUDE (sweep)
+        f"""
+        SELECT {_TRAINED}, c.seed, c.cell_id AS from_cell_id, s.* EXCLUDE (sweep)
         FROM spectra s JOIN runs r USING (sweep, cell_id)
         JOIN confirmed c ON c.sweep = s.sweep AND c.cell_id = r.config ->> '$.ends[0][0]'
         QUALIFY s.cell_id = first_value(s.cell_id) OVER (
@@ -146,10 +148,12 @@ VIEWS: Mapping[str, View] = {
     ),
     "measured_similarities": View(
         "how alike two minima are in a layer by a measure, once: on the most examples",
-        """
-        SELECT s.* FROM similarities s JOIN runs r USING (sweep, cell_id)
+        f"""
+        SELECT {_TRAINED}, s.* EXCLUDE (sweep)
+        FROM similarities s JOIN runs r USING (sweep, cell_id)
+        JOIN confirmed c ON c.sweep = s.sweep AND c.cell_id = s.from_cell_id
         QUALIFY row_number() OVER (
-            PARTITION BY s.sweep, from_cell_id, to_cell_id, path_id, control, eval_task,
+            PARTITION BY s.sweep, from_cell_id, to_cell_id, path_id, s.control, eval_task,
                 layer, measure
             ORDER BY TRY_CAST(r.config ->> '$.options.examples' AS INT) DESC, s.cell_id
         ) = 1
@@ -158,12 +162,9 @@ VIEWS: Mapping[str, View] = {
     "similarity_summary": View(
         "how alike two minima are in a layer by a measure, over seeds",
         f"""
-        SELECT c.sweep, c.benchmark, c.method, c.configuration, any_value(c.study) AS study,
-            path_id, from_minimum, from_task, to_minimum, to_task, control, eval_task, layer,
-            measure, count(*) AS seeds, {_over_seeds("value")}
-        FROM measured_similarities s JOIN runs r USING (sweep, cell_id)
-        JOIN confirmed c ON c.sweep = s.sweep AND c.cell_id = r.config ->> '$.ends[0][0]'
-        GROUP BY ALL ORDER BY ALL
+        SELECT {_WHOSE}, any_value(study) AS study, path_id, from_minimum, from_task, to_minimum,
+            to_task, control, eval_task, layer, measure, count(*) AS seeds, {_over_seeds("value")}
+        FROM measured_similarities GROUP BY ALL ORDER BY ALL
         """,
     ),
     "tried": View(

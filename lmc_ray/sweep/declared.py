@@ -109,8 +109,3 @@ def _meet(one: Study, other: Study) -> bool:
         overlap(one.space.get(name, value), other.space.get(name, value))
         for name, value in default.items()
     )
-
-
-def called(name: str, studies: Sequence[Study]) -> list[Study]:
-    """The studies that a user means: the one of that name, else all of that method."""
-    return [s for s in studies if s.name == name] or [s for s in studies if s.method == name]

@@ -124,7 +124,7 @@ def read_pinned(path: Path, data: str | None) -> list[Pinned]:
 
 
 def _worth(group: Group) -> tuple[bool, float]:
-    unlabelled = group.study == group.method
+    unlabelled = group.name == group.method
     return unlabelled, fmean(run["average_accuracy"] for run in group.finished)
 
 

@@ -336,10 +336,15 @@ def _report(
         sheets = accuracy_sheets(database) + overview_sheets(database)
         if measured:
             sheets += barriers_sheets(database) + contrast_sheets(database)
+        # `out`, not `print`: a command to copy must not be broken into lines.
+        console.out(f"\n{render(sheets, 'text')}")
+        importances = importance_rows(database)
+    try:
+        if importances:
+            store.commit(sweep, uuid.uuid4().hex, {"importances": importances})
+    except OSError as problem:  # the next start writes them
+        console.out(f"the table importances is not written: {one_line(problem)}")
     root = quote(results)
-    # `out`, not `print`: a command to copy must not be broken into lines.
-    console.out(f"\n{render(sheets, 'text')}")
-    _keep_importances(console, store, sweep)
     console.out(f"Results:     {results} (sweep {sweep})")
     page = Path("." if "://" in results else results) / f"{sweep}.html"
     try:
@@ -352,14 +357,3 @@ def _report(
     if several:
         sql = sql.replace("study", "benchmark, study")
     console.out(f'or in SQL:   .venv/bin/lmc-ray query {root} "{sql}"')
-
-
-def _keep_importances(console: Console, store: Store, sweep: str) -> None:
-    """Write the table `importances`; where that fails, the next start does it."""
-    with store.database(sweep) as database:
-        rows = importance_rows(database)
-    try:
-        if rows:
-            store.commit(sweep, uuid.uuid4().hex, {"importances": rows})
-    except OSError as problem:
-        console.out(f"the table importances is not written: {one_line(problem)}")

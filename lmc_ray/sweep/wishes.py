@@ -9,9 +9,10 @@ from lmc_ray.benchmarks import Benchmark, defaults
 from lmc_ray.errors import UserError, unknown
 from lmc_ray.learners import METHODS, hyperparameters
 from lmc_ray.learners.presets import preset as preset_values
-from lmc_ray.sweep.declared import Study, called, check_apart, check_studies
+from lmc_ray.sweep.declared import Study, check_apart, check_studies
 from lmc_ray.sweep.space import Range
 from lmc_ray.sweep.tuned import tuned
+from lmc_ray.tables.groups import called
 
 DEFAULT_BENCHMARK = "rotated-digits"
 PARETO_MEMORY = Range(1, 10)
@@ -170,6 +171,7 @@ def _check_tuned(chosen: ByBenchmark) -> None:
                 for study in studies
                 if not study.pinned
                 and not study.control
+                and _shipped(study, benchmark) is None
                 and any(isinstance(value, Range | list) for value in study.space.values())
             ]
         )
@@ -225,10 +227,15 @@ def _space(study: Study, benchmark: str, wishes: Wishes, others: Sequence[Study]
         own = _fields(study.method)
         return {name: value for name, value in like.space.items() if name in own} | {**study.space}
     if (study.tuned or wishes.confirm_only) and not study.pinned:
-        found = tuned(benchmark, study.method if study.tuned else study.name)
+        found = _shipped(study, benchmark)
         if found is not None:
             return found
     return dict(study.space)
+
+
+def _shipped(study: Study, benchmark: str) -> dict[str, Any] | None:
+    """What ships for a study: by its name, or by its method where it says that it is tuned."""
+    return tuned(benchmark, study.method if study.tuned else study.name)
 
 
 def _searched(value: Any, default: Range) -> Any:

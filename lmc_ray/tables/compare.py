@@ -82,7 +82,7 @@ def compare(
     groups = [g for g in groups if benchmark in (None, g.runs[0]["benchmark"])]
     for name in (method, *baselines):
         if not called(name, groups):
-            known = {known for group in groups for known in (group.method, group.study)}
+            known = {known for group in groups for known in (group.method, group.name)}
             raise unknown("method among the confirmed ones", name, known)
     pairs = []
     for together in by_setting(groups).values():

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from lmc_ray.store.schemas import CONFIGURATION
 
@@ -38,6 +38,18 @@ OWN_MINIMUM = {
 }
 PLAIN_MINIMUM = "sequential"
 
+
+class _Named(Protocol):
+    """A study, or a configuration of one."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def method(self) -> str: ...
+
+
+_N = TypeVar("_N", bound=_Named)
+
 SETTING = ("sweep", "benchmark", "tasks", "angle", "classes_per_task")
 
 
@@ -65,7 +77,7 @@ class Group:
         return self.runs[0]["method"]
 
     @property
-    def study(self) -> str:
+    def name(self) -> str:
         """Its label in the sweep script; the method where it has none."""
         return _study(self.runs[0])
 
@@ -81,7 +93,7 @@ class Group:
         Numbered where the study has confirmed several configurations.
         """
         name = METHODS.get(self.method, self.method)
-        name = name if self.study == self.method else f"{name} ({self.study})"
+        name = name if self.name == self.method else f"{name} ({self.name})"
         return name if self.alone else f"{name} {self.number}"
 
     @property
@@ -129,9 +141,9 @@ def hashable(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def called(name: str, groups: Sequence[Group]) -> list[Group]:
-    """What a user means: the study of that name, else all of that method."""
-    return [g for g in groups if g.study == name] or [g for g in groups if g.method == name]
+def called(name: str, those: Sequence[_N]) -> list[_N]:
+    """What a user means by a name: the study of that name, else all studies of that method."""
+    return [n for n in those if n.name == name] or [n for n in those if n.method == name]
 
 
 def by_setting(groups: Iterable[Group]) -> dict[tuple[Any, ...], list[Group]]:
