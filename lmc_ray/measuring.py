@@ -15,7 +15,7 @@ from torch import Tensor
 from lmc_ray.benchmarks import Examples
 from lmc_ray.connectivity.alignment import align
 from lmc_ray.connectivity.bezier import bezier_path, fit_control
-from lmc_ray.connectivity.curvature import hessian_vector_product, overlaps, top_eigenpairs
+from lmc_ray.connectivity.curvature import hessian_product, overlaps, top_eigenpairs
 from lmc_ray.connectivity.paths import CONNECTED_BELOW, Curve, barriers, linear_path
 from lmc_ray.connectivity.planes import axes, measure_plane
 from lmc_ray.connectivity.similarity import activation_cka, cosines, distances
@@ -205,12 +205,7 @@ def spectrum_rows(
     chosen = Examples(every.images[index], every.labels[index])
 
     allowed = place.setting.allowed(at.task)
-
-    def product(vectors: Tensor) -> Tensor:
-        return hessian_vector_product(
-            place.setting.network, start[None], vectors, chosen, allowed, place.group
-        )
-
+    product = hessian_product(place.setting.network, start[None], chosen, allowed, place.group)
     first = torch.randn(len(start), generator=stream(0, "spectrum"), dtype=torch.float64)
     found = top_eigenpairs(
         product, first.to(start)[None], pairs, tolerance=tolerance, max_steps=max_steps

@@ -13,7 +13,7 @@ from results import run
 from small import benchmark, setting, values
 
 from lmc_ray.connectivity.alignment import align
-from lmc_ray.connectivity.curvature import hessian_vector_product
+from lmc_ray.connectivity.curvature import hessian_product
 from lmc_ray.connectivity.paths import barriers, linear_path
 from lmc_ray.errors import UserError
 from lmc_ray.learners.evaluation import evaluate
@@ -276,7 +276,7 @@ def test_a_spectrum_and_its_overlaps(here: Place) -> None:
     # Along the sharpest direction the loss bends by its eigenvalue: the second difference says so.
     way = (one - at) / (one - at).norm()
     everything = here.setting.examples(1)
-    bent = hessian_vector_product(here.setting.network, at[None], way[None], everything, None, 20)
+    bent = hessian_product(here.setting.network, at[None], everything, None, 20)(way[None])
     assert float((way * bent[0]).sum()) <= found[0]["eigenvalue"] + 1e-9
     for row in found:
         assert 0 <= row["overlap_sequential"] <= 1

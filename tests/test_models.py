@@ -127,11 +127,12 @@ def test_a_replica_is_the_same_alone_and_in_a_stack(name: str) -> None:
         torch.testing.assert_close(alone[0], every[r], rtol=0, atol=1e-12)
 
 
-def test_resnets_groups_of_channels_are_the_replicas() -> None:
+@pytest.mark.parametrize("twice", [False, True])
+def test_resnets_groups_of_channels_are_the_replicas(twice: bool) -> None:
     """The form that GPUs run, all replicas in one grouped convolution, on the CPU."""
     network, x = ResNet18(SHAPE, 2, CLASSES), images()
     theta = stack(network)
-    grouped = network._grouped(network.layout.views(theta), x)
+    grouped = network._grouped(network.layout.views(theta), x, twice)
     torch.testing.assert_close(grouped, network.logits(theta, x), rtol=0, atol=1e-12)
 
 

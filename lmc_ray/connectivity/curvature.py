@@ -1,6 +1,6 @@
 """The sharpest directions at a minimum: largest eigenpairs of the Hessian of a task's loss.
 
-The Hessian is never formed. One product H v costs about four evaluations of the loss, and Lanczos'
+The Hessian is never formed. One product H v costs about as much as two gradients, and Lanczos'
 method (with full reorthogonalisation) needs some dozens of them.
 """
 
@@ -32,40 +32,48 @@ class Eigenpairs:
     """‖H v - λ v‖ by a product of its own, not Lanczos' estimate of it."""
 
 
-def hessian_vector_product(
+def hessian_product(
     network: Network,
     theta: Float[Tensor, "replicas parameters"],
-    vectors: Float[Tensor, "replicas parameters"],
     examples: Examples,
     allowed: Bool[Tensor, "1 1 classes"] | None,
     group: int,
-) -> Float[Tensor, "replicas parameters"]:
-    """H v of the mean cross-entropy that `evaluate` gives, for each replica's own θ and v.
+) -> Product:
+    """The map v ↦ H v of the mean cross-entropy that `evaluate` gives, each replica its own.
 
     Args:
         network: the network, in evaluation mode.
         theta: where the Hessian is taken.
-        vectors: what it is applied to.
         examples: images of one task; memory is that of two graphs over one group of them.
         allowed: the task's classes; None for all.
-        group: as in `evaluate`: under batch normalisation part of what the loss is.
+        group: as in `evaluate`: under batch normalisation part of what the loss is. If all
+            examples are one, products share its gradient.
     """
     theta = theta.detach().requires_grad_()
-    product = torch.zeros_like(vectors)
-    for images, labels in zip(
-        examples.images.split(group), examples.labels.split(group), strict=True
-    ):
+    groups = list(zip(examples.images.split(group), examples.labels.split(group), strict=True))
+
+    @torch.enable_grad()
+    def gradient(images: Tensor, labels: Tensor) -> Tensor:
+        """Of the sum over a group's images, with its graph."""
         pixels = scale(images.to(theta.device), theta.dtype)
+        logits = network.logits(theta, pixels.expand(len(theta), *pixels.shape))
+        if allowed is not None:
+            logits = logits.masked_fill(~allowed, -torch.inf)
         targets = labels.to(theta.device).repeat(len(theta))
-        with torch.enable_grad():
-            logits = network.logits(theta, pixels.expand(len(theta), *pixels.shape))
-            if allowed is not None:
-                logits = logits.masked_fill(~allowed, -torch.inf)
-            # Replicas share no parameter, so the Hessian of their sum is theirs side by side.
-            loss = cross_entropy(logits.flatten(0, 1), targets, reduction="sum")
-            (gradient,) = torch.autograd.grad(loss, theta, create_graph=True)
-            product += torch.autograd.grad(gradient, theta, vectors)[0]
-    return product / len(examples.labels)
+        # Replicas share no parameter, so the Hessian of their sum is theirs side by side.
+        loss = cross_entropy(logits.flatten(0, 1), targets, reduction="sum")
+        return torch.autograd.grad(loss, theta, create_graph=True)[0]
+
+    shared = gradient(*groups[0]) if len(groups) == 1 else None
+
+    def product(vectors: Tensor) -> Tensor:
+        total = torch.zeros_like(vectors)
+        for each in groups:
+            g = gradient(*each) if shared is None else shared
+            total += torch.autograd.grad(g, theta, vectors, retain_graph=shared is not None)[0]
+        return total / len(examples.labels)
+
+    return product
 
 
 @torch.no_grad()

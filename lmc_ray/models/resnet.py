@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Generator, Tensor
 from torch.nn.functional import conv2d, cross_entropy
 
+from lmc_ray.models import second_order
 from lmc_ray.models.layout import Layout
 from lmc_ray.models.network import Factors
 from lmc_ray.models.replayed import replayed
@@ -78,7 +79,8 @@ class ResNet18:
         images: Float[Tensor, "replicas batch *image"],
     ) -> Float[Tensor, "replicas batch classes"]:
         """See `Network.logits`."""
-        return self._forward(self.layout.views(theta), images)
+        # Who wants a gradient from here wants to derive it again: the first is there already.
+        return self._forward(self.layout.views(theta), images, twice=theta.requires_grad)
 
     def features(
         self,
@@ -149,40 +151,55 @@ class ResNet18:
             return leaves, each.view(labels.shape)
 
     def _forward(
-        self, weights: dict[str, Tensor], images: Float[Tensor, "replicas batch *image"]
+        self,
+        weights: dict[str, Tensor],
+        images: Float[Tensor, "replicas batch *image"],
+        twice: bool = False,
     ) -> Float[Tensor, "replicas batch classes"]:
+        """Logits, made to be derived twice if asked."""
         if images.device.type == "cpu" and len(images) > 1:
             # On CPUs grouped convolutions are slower than one replica after the other.
             alone = [
                 self._grouped(
-                    {name: w[r : r + 1] for name, w in weights.items()}, images[r : r + 1]
+                    {name: w[r : r + 1] for name, w in weights.items()}, images[r : r + 1], twice
                 )
                 for r in range(len(images))
             ]
             return torch.cat(alone)
-        return self._grouped(weights, images)
+        return self._grouped(weights, images, twice)
 
     def _grouped(
-        self, weights: dict[str, Tensor], images: Float[Tensor, "replicas batch *image"]
+        self,
+        weights: dict[str, Tensor],
+        images: Float[Tensor, "replicas batch *image"],
+        twice: bool,
     ) -> Float[Tensor, "replicas batch classes"]:
         """All replicas at once."""
-        (last,) = deque(self._outputs(weights, images), maxlen=1)  # the others need not be kept
+        # Only the last output need be kept.
+        (last,) = deque(self._outputs(weights, images, twice), maxlen=1)
         return last.unflatten(1, (len(images), -1)).transpose(0, 1)
 
     def _outputs(
-        self, weights: dict[str, Tensor], images: Float[Tensor, "replicas batch *image"]
+        self,
+        weights: dict[str, Tensor],
+        images: Float[Tensor, "replicas batch *image"],
+        twice: bool = False,
     ) -> Iterator[Float[Tensor, "batch channels *pixels"]]:
         """What each layer hands on; replicas are groups of channels, replicas·channels in all."""
         replicas = len(images)
 
         def conv(x: Tensor, name: str, stride: int = 1) -> Tensor:
-            weight = weights[name]
-            padding = weight.shape[-1] // 2
-            return conv2d(x, weight.flatten(0, 1), None, stride, padding, groups=replicas)
+            padding = weights[name].shape[-1] // 2
+            weight = weights[name].flatten(0, 1)
+            if twice:
+                return second_order.conv2d(x, weight, stride, padding, replicas)
+            return conv2d(x, weight, None, stride, padding, groups=replicas)
 
         def norm(x: Tensor, name: str | None = None) -> Tensor:
             scale = weights[f"{name}.scale"].flatten() if name else None
             shift = weights[f"{name}.shift"].flatten() if name else None
+            if twice:
+                return second_order.batch_norm(x, scale, shift, _EPSILON)
             # Not torch.nn.functional's: it refuses a last batch of one image where one pixel is
             # left of it. Alone it is its own mean, and 0 once normalised.
             cudnn = torch.backends.cudnn.enabled

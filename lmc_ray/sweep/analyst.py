@@ -14,6 +14,7 @@ from ray.exceptions import RayTaskError
 from rich.console import Console
 
 from lmc_ray.errors import UserError
+from lmc_ray.heap import keep_freed_memory
 from lmc_ray.interrupts import INTERRUPT
 from lmc_ray.learners import Setting
 from lmc_ray.measuring import (
@@ -84,6 +85,7 @@ def measure(workplace: Workplace, analysis: Analysis, files: Sequence[Weights]) 
     """
     started_at, begin = datetime.now(UTC), time.monotonic()
     torch.set_num_threads(workplace.threads)
+    keep_freed_memory()
     store = Store(workplace.results)
     place = analysis.place
     setting = setting_of(place, benchmark_at(workplace, place), "full")
