@@ -34,11 +34,11 @@ def studies(benchmark: str) -> list[Study]:
     """MC-SGD as it is tuned on a benchmark, and with each switch otherwise."""
     space = (tuned(benchmark, "mcsgd") or UNTUNED) | SEARCHED
     changed = [
-        Study(method="mcsgd", label=f"{switch}-{value}", space=space | {switch: value})
+        Study(method="mcsgd", label=f"{switch}-{value}", space=space | {switch: value}, paths=False)
         for switch, values in SWITCHES.items()
         for value in values
     ]
-    return [Study(method="mcsgd", space=space), *changed]
+    return [Study(method="mcsgd", space=space, paths=False), *changed]
 
 
 if __name__ == "__main__":

@@ -59,6 +59,7 @@ CASES: dict[str, tuple[Study, Protocol]] = {
     "firsts": (study(first=[{"learning_rate": 0.1}, {}, {"dropout": 0.2}]), protocol(trials=12)),
     "whole generations": (study(), protocol(trials=13, generation=1)),
     "one generation": (study(), protocol(trials=13, generation=20)),
+    "no paths": (study("mcsgd", paths=False), protocol()),
 }
 QUIET: dict[str, Result] = {}
 
@@ -178,12 +179,12 @@ def test_the_search_never_sees_test_data() -> None:
     assert {cell.path_points for cell in searched} == {0}
 
 
-@pytest.mark.parametrize("case", ["search", "pareto", "multitask", "nothing to search"])
+@pytest.mark.parametrize("case", ["search", "pareto", "multitask", "no paths", "nothing to search"])
 def test_confirmation_has_one_cell_a_seed_and_paths_where_the_method_has_any(case: str) -> None:
     found = quiet(case)
     confirmed = [cell for b in found.ran if b.trial is None for cell in b.cells]
     assert Counter(cell.seed for cell in confirmed) == dict.fromkeys(range(3), len(found.chosen))
-    points = 0 if case == "multitask" else 21
+    points = 0 if case in ("multitask", "no paths") else 21
     assert {cell.path_points for cell in confirmed} == {points}
     assert len({cell.id for cell in confirmed}) == len(confirmed)
 

@@ -30,6 +30,8 @@ class Study:
     """Search trials at most; None: as many as the sweep's --trials."""
     tuned: bool = False
     """True: where the package ships a tuned configuration for the benchmark, that is the space."""
+    paths: bool = True
+    """False: no paths are measured, and MC-SGD trains without companions: half the time."""
     control: str | None = None
     """The study whose settings it shares, but for its own space: its seeds are there to be
     measured against that study's, and are no results of their own."""

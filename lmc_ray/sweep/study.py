@@ -130,7 +130,8 @@ class StudyRun:
     @property
     def path_points(self) -> int:
         """Points on the paths of confirmed cells; multitask's are measured in the trios."""
-        return 0 if self.study.method == "multitask" else self.protocol.path_points
+        measured = self.study.paths and self.study.method != "multitask"
+        return self.protocol.path_points if measured else 0
 
     def next(self) -> Block | None:
         """A block to run now; None if the study waits for outcomes or is done."""
