@@ -334,8 +334,9 @@ def _report(
 ) -> None:
     with store.database(sweep) as database:
         sheets = accuracy_sheets(database) + overview_sheets(database)
+        paths = barriers_sheets(database)
         if measured:
-            sheets += barriers_sheets(database) + contrast_sheets(database)
+            sheets += paths + contrast_sheets(database)
         # `out`, not `print`: a command to copy must not be broken into lines.
         console.out(f"\n{render(sheets, 'text')}")
         importances = importance_rows(database)
@@ -352,8 +353,9 @@ def _report(
         console.out(f"Report:      {page}")
     except UserError as problem:  # the results are there all the same
         console.out(f"Report:      none ({problem})")
-    console.out(f"Next, paths: .venv/bin/lmc-ray table {root} --what barriers --sweep {sweep}")
+    if paths:
+        console.out(f"Next, paths: .venv/bin/lmc-ray table {root} --what barriers --sweep {sweep}")
     sql = "SELECT study, avg(average_accuracy) FROM runs WHERE purpose = 'confirm' GROUP BY study"
     if several:
         sql = sql.replace("study", "benchmark, study")
-    console.out(f'or in SQL:   .venv/bin/lmc-ray query {root} "{sql}"')
+    console.out(f'In SQL:      .venv/bin/lmc-ray query {root} "{sql}"')
