@@ -21,6 +21,7 @@ def test_a_smoke_sweep_and_the_same_command_again(tmp_path: Path) -> None:
     for title in ("MC-SGD", "Stable SGD", "multitask", "naive SGD"):
         assert f"\n{title}  " in first.tables
     assert f"Results:     {root}" in first.out
+    assert f"lmc-ray table {root} --what barriers --sweep " in first.out
 
     before = files(root)
     again = whole(root, "--smoke", script=script)
