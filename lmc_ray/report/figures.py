@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from lmc_ray.report import palette
 from lmc_ray.report.exhibits import (
@@ -95,9 +95,9 @@ def _figure(exhibit: Exhibit) -> Figure:
             image = _heat(axis, panel, names=index % columns == 0)
             last = index == len(panels) - 1
             if not one_scale(panels):
-                figure.colorbar(image, ax=axis, label=_text(panel.value_label))
+                _colour_bar(figure, image, axis, panel)
             elif last:
-                figure.colorbar(image, ax=flat, label=_text(panel.value_label), shrink=0.8)
+                _colour_bar(figure, image, flat, panel, shrink=0.8)
     for axis in flat[len(panels) :]:
         axis.set_visible(False)
     if len(handles) > 1:
@@ -227,6 +227,17 @@ def _ticks(axis: Axes, panel: Heat, names: bool) -> None:
     if _named(panel):
         words = [_text(str(each)) if names else "" for each in panel.y]
         axis.set_yticks(range(len(words)), words)
+
+
+def _colour_bar(figure: Figure, image: Any, axes: Any, panel: Heat, shrink: float = 1) -> None:
+    ticks = None
+    if isinstance(image.norm, LogNorm):
+        low, high = image.get_clim()
+        ticks = LogLocator() if high >= 10 * low else MaxNLocator(5)
+    bar = figure.colorbar(
+        image, ax=axes, label=_text(panel.value_label), ticks=ticks, format="%g", shrink=shrink
+    )
+    bar.minorticks_off()
 
 
 def _anchors(axis: Axes, panel: Heat, x: Any, y: Any, values: Any, norm: Normalize) -> None:
