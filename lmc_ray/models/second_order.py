@@ -38,7 +38,8 @@ class _Convolution(Function):
         return _convolved(x, weight, form)
 
     @staticmethod
-    def backward(ctx: Any, g: Images) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *along: Any) -> tuple[Tensor | None, ...]:
+        (g,) = along
         return *_ConvolutionGradient.apply(g, *ctx.saved_tensors, ctx.form), None
 
 
@@ -54,9 +55,8 @@ class _ConvolutionGradient(Function):
         return _transposed(g, x, weight, form, ctx.needs_input_grad[1], ctx.needs_input_grad[2])
 
     @staticmethod
-    def backward(  # type: ignore[override]
-        ctx: Any, u: Images | None, v: Tensor
-    ) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *along: Any) -> tuple[Tensor | None, ...]:
+        u, v = along
         g, x, weight = ctx.saved_tensors
         along_g = _convolved(x, v, ctx.form)
         if u is None:  # images have no gradient
@@ -94,7 +94,8 @@ class _Normalisation(Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, g: Images) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *along: Any) -> tuple[Tensor | None, ...]:
+        (g,) = along
         return *_NormalisationGradient.apply(g, *ctx.saved_tensors), None
 
 
@@ -114,10 +115,9 @@ class _NormalisationGradient(Function):
         return along_x, g_xhat, g_sum
 
     @staticmethod
-    def backward(  # type: ignore[override]
-        ctx: Any, u: Images, p: Channels, q: Channels
-    ) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *along: Any) -> tuple[Tensor | None, ...]:
         """Of ℓ = Σ u·s r P g + p·Σ g x̂ + q·Σ g, along g, x and s."""
+        u, p, q = along
         g, x, scale, mean, r, g_xhat, g_sum = ctx.saved_tensors
         rpu, u_xhat, u_sum = _normalisation_gradient(u, x, torch.ones_like(scale), mean, r)
         along_scale = (g * rpu).sum(dim=(0, 2, 3))
