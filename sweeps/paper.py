@@ -35,7 +35,7 @@ def studies(benchmark: str) -> list[Study]:
         sgd = SGD | {"batch_size": [10, 32, 64]}
         connect = CONNECT | {"connect_batches": "by_task", "connect_batch_size": 32}
     else:  # at the paper's 10, Stable SGD forgets more than at these
-        sgd = SGD | {"dropout": Range(0.0, 0.6), "batch_size": [64, 128, 256]}
+        sgd = SGD | {"batch_size": [64, 128, 256], "dropout": Range(0.0, 0.6)}
         connect = CONNECT
     return [
         Study(method="naive-sgd", pinned=True),  # searched, it would become Stable SGD
