@@ -133,7 +133,8 @@ def test_a_preset_in_a_script_outweighs_the_command_lines() -> None:
 
 
 @pytest.mark.parametrize(
-    ("benchmark", "method", "number"), [("rotated-mnist", "agem", 12), ("permuted-mnist", "ewc", 19)]
+    ("benchmark", "method", "number"),
+    [("rotated-mnist", "agem", 12), ("permuted-mnist", "ewc", 19)],
 )
 def test_the_search_that_found_what_ships_still_proposes_it(
     benchmark: str, method: str, number: int
@@ -142,7 +143,8 @@ def test_the_search_that_found_what_ships_still_proposes_it(
     (study,) = (each for each in PAPER["studies"](benchmark) if each.method == method)
     history = History(distributions(method, study.space), 20, ["maximize"])
     found, ships = history.propose(number, seed=0), tuned(benchmark, method)
-    assert ships and found == {name: ships[name] for name in found}
+    assert ships
+    assert found == {name: ships[name] for name in found}
 
 
 PRESETS_SCRIPT = runpy.run_path(str(Path(__file__).parent.parent / "sweeps" / "presets.py"))
