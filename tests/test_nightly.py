@@ -554,6 +554,18 @@ def test_mistakes(laboratory: Laboratory, arguments: tuple[str, ...], says: str)
     assert files(laboratory.root) == before
 
 
+def test_a_night_that_does_not_fit_into_memory(
+    laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    little = Resources(64, 0.0, 1, memory=2e9)
+    monkeypatch.setattr("lmc_ray.sweep.nightly.connect", lambda: little)
+    before = files(laboratory.root)
+    laboratory.night("2026-11-20").refused(
+        r"64 workers with stacks of 3 replicas need about .*: lower --max-concurrent or --replicas"
+    )
+    assert files(laboratory.root) == before
+
+
 def test_a_sweep_with_no_finished_seed(laboratory: Laboratory) -> None:
     laboratory.accuracy = lambda cell: None
     laboratory.confirm(confirmed("mcsgd", 0), sweep="bad")

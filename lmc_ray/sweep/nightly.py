@@ -17,9 +17,9 @@ from lmc_ray.errors import UserError, unknown
 from lmc_ray.interrupts import INTERRUPT
 from lmc_ray.store import Store, check_sweep_name
 from lmc_ray.sweep.cluster import connect
-from lmc_ray.sweep.night import History, NightRun, Rule
+from lmc_ray.sweep.night import ANCHOR_SEEDS, History, NightRun, Rule
 from lmc_ray.sweep.pinned import Pinned, confirmed_best, read_pinned
-from lmc_ray.sweep.place import machine_for
+from lmc_ray.sweep.place import check_memory_of_workers, machine_for
 from lmc_ray.sweep.runner import run_sweep
 from lmc_ray.sweep.trainable import Workplace
 from lmc_ray.tables import night_sheet, render
@@ -132,6 +132,15 @@ def main(
                 )
                 for each in missing
             }
+            for each in missing:
+                check_memory_of_workers(
+                    resources,
+                    each.place,
+                    each.benchmark,
+                    machines[each.key],
+                    [each.hyperparameters.batch_size],
+                    together=len(ANCHOR_SEEDS),
+                )
             fresh = history.fresh_seeds(tonight, seeds_per_night)
             runs = [
                 NightRun(each, tonight, fresh, machines[each.key].packing.replicas)

@@ -62,27 +62,35 @@ def noted_for(resources: Resources, network: str, batch_sizes: Sequence[int]) ->
 
 
 def check_memory_of_workers(
-    resources: Resources, opened: Opened, machine: Machine, batch_sizes: Sequence[int], kept: int
+    resources: Resources,
+    place: Place,
+    benchmark: Benchmark,
+    machine: Machine,
+    batch_sizes: Sequence[int],
+    *,
+    kept: int = 0,
+    together: int = 1,
 ) -> None:
-    """Refuse a sweep whose workers would not fit into memory; GPUs halve their stacks instead.
+    """Refuse workers that would not fit into memory; GPUs halve their stacks instead.
 
     Args:
         resources: the cluster.
-        opened: what they train on.
+        place: what they train.
+        benchmark: what they train on.
         machine: how many workers, and their stacks.
-        batch_sizes: that the studies may use.
+        batch_sizes: that they may use.
         kept: tasks after which a trio's minima are kept as files.
+        together: replicas that are one stack, however large stacks are.
 
     Raises:
         UserError: with the numbers.
     """
     if machine.gpus_per_trial:
         return
-    network = build(opened.place.network, opened.benchmark.image_shape, opened.benchmark.classes)
     check_fits(
-        network,
+        build(place.network, benchmark.image_shape, benchmark.classes),
         batch_size=max(batch_sizes),
-        replicas=machine.packing.replicas,
+        replicas=max(machine.packing.replicas, together),
         workers=machine.max_concurrent,
         memory=resources.memory,
         kept=3 * kept + PATH_ENDS,

@@ -249,13 +249,13 @@ def main(
         resources = connect()
         machines: dict[str, Machine] = {}
         for course in courses:
-            place, sizes = course.opened.place, batch_sizes(course.studies)
+            (place, images, _), sizes = course.opened, batch_sizes(course.studies)
             noted = noted_for(resources, place.network, sizes)
             machine = machines[place.benchmark] = machine_for(
                 resources, place.network, gpus_per_trial, max_concurrent, replicas, noted
             )
             kept = len(course.protocol.keep_minima)
-            check_memory_of_workers(resources, course.opened, machine, sizes, kept)
+            check_memory_of_workers(resources, place, images, machine, sizes, kept=kept)
         console = Console(highlight=False)
         runs: list[StudyRun] = []
         rooms: list[tuple[int, int]] = []
