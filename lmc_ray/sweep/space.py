@@ -29,7 +29,10 @@ class Range:
 
 
 Space = Mapping[str, Any]
-"""Hyperparameter → a `Range`, a list of choices, or one fixed value."""
+"""Hyperparameter → a `Range`, a list of choices, or one fixed value.
+
+Values are drawn in its order, which decides the proposals as its ranges do.
+"""
 
 
 def distributions(method: str, space: Space) -> dict[str, BaseDistribution]:
