@@ -79,7 +79,8 @@ class Paired:
 
     Attributes:
         difference: their mean and its 95 % t-interval.
-        p: two-sided p-value of the sign-flip test, exact up to 16 pairs; None below 6.
+        p: two-sided p-value of the sign-flip test, exact up to 16 pairs; None below 6, or where a
+            difference is not finite.
         effect: mean over standard deviation (Cohen's d_z); None without scatter.
     """
 
@@ -103,7 +104,7 @@ def paired(differences: Iterable[float]) -> Paired:
     numbers = [float(each) for each in differences]
     summary = summarise(numbers)
     effect = summary.mean / summary.std if summary.std else None
-    if summary.count < FEWEST_PAIRS:
+    if summary.count < FEWEST_PAIRS or not all(map(math.isfinite, numbers)):
         return Paired(summary, None, effect)
     scaled = np.array(numbers) / (max(map(abs, numbers)) or 1)
     test = permutation_test(

@@ -248,7 +248,10 @@ class Training:
                 self.setting.allowed(path.eval_task),
                 self.measurement.group,
             )
+            whole = (start.isfinite() & end.isfinite()).all(dim=1).tolist()
             for replica, record in enumerate(self.active):
+                if not whole[replica]:  # a companion has diverged: there is no such path
+                    continue
                 keys = {
                     "path_id": path.path_id,
                     "from_seed": record.seed,

@@ -80,6 +80,15 @@ def test_too_few_pairs_for_a_test():
     assert paired([0.5]).effect is None
 
 
+@pytest.mark.parametrize("lost", [np.nan, np.inf, -np.inf])
+def test_no_test_of_what_is_not_finite(lost: float):
+    """Every comparison with NaN is false: the count of flips as far from 0 would be 0."""
+    found = paired([0.1, 0.2, 0.3, 0.1, 0.2, lost, 0.1])
+    assert found.p is None
+    assert found.effect is None
+    assert found.difference.low is None
+
+
 def test_many_pairs_are_sampled_and_repeatable():
     values = list(np.random.default_rng(1).normal(0.3, 1, 40))
     p = paired(values).p

@@ -228,6 +228,23 @@ def test_studies_of_one_method_go_by_their_labels(store: Store):
     assert {name for (name,) in studies} == {None, "samples-9", "samples-10"}
 
 
+def test_another_initialisation_is_another_configuration(tmp_path: Path):
+    """Seeds stored before there was a choice had the usual one."""
+    store, known = Store(str(tmp_path)), {"learning_rate": 0.1, "connect_learning_rate": 0.1}
+    for seed, columns in enumerate(({}, {"initialisation": 0, "replay_batch_size": 0})):
+        usual = run(f"a{seed}", seed, average_accuracy=0.5, **known, **columns)
+        other = run(f"b{seed}", seed, average_accuracy=0.7, study="w0", **known, initialisation=1)
+        store.commit("s", f"a{seed}", {"runs": [usual, other]})
+    with store.database() as database:
+        (rows,) = accuracy_rows(database)
+        (found,) = compare(database, "w0", ["mcsgd"])
+    assert [(row.group.label, len(row.group.runs)) for row in rows] == [
+        ("MC-SGD", 2),
+        ("MC-SGD (w0)", 2),
+    ]
+    assert found.paired.difference.count == 2
+
+
 def test_each_sweep_has_its_own_table(store: Store):
     store.commit("second", "x", {"runs": [run("m101", 101, average_accuracy=0.3)]})
     with store.database() as database:

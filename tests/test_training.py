@@ -315,6 +315,21 @@ def test_heights_are_those_of_the_rows() -> None:
             assert {key: heights[key] for key in expected} == expected
 
 
+def test_a_companion_that_has_diverged_is_on_no_path() -> None:
+    """Else its error, which is the same everywhere, would rise nowhere."""
+    run = training("mcsgd", points=5)
+    run.step()
+    run.kept["sequential", 1] = torch.full_like(run.kept["sequential", 1], torch.nan)
+    run.kept["sequential", 1][1] = 0.1
+    while not run.finished:
+        run.step()
+    lost, whole = run.records
+    starts = [(row["from_minimum"], row["from_task"]) for row in lost.barriers]
+    assert starts == [("connected", 1), ("connected", 2), ("sequential", 3)]
+    assert all(np.isfinite(row["loss"]) for row in lost.paths)
+    assert len(whole.barriers) == len(trio_paths(3))
+
+
 def test_multitask_alone_has_no_paths() -> None:
     run = trained("multitask", points=5, multitask_schedule="growing")
     assert all(record.paths == record.barriers == [] for record in run.records)

@@ -90,6 +90,15 @@ def test_seeds_of_one_configuration_have_one_name(store: Store) -> None:
     assert len(ask(store, "SELECT DISTINCT configuration FROM confirmed")) == 1
 
 
+def test_a_seed_that_has_diverged_is_in_no_mean(store: Store) -> None:
+    """What it learned before is stored, and would count for the first tasks only."""
+    lost = run("lost", 6, status="diverged", config='{"path_points":5,"seed":6,"split":"test"}')
+    store.commit("s", "lost", {"runs": [lost], "accuracies": accuracies("lost", value=0.0)})
+    rows = ask(store, "SELECT DISTINCT seeds, accuracy FROM accuracy_matrix")
+    assert rows == [(6, pytest.approx(fmean(RISES)))]
+    assert ask(store, "SELECT seeds, diverged FROM method_summary") == [(7, 1)]
+
+
 def test_an_analysis_stands_for_what_training_measured(store: Store) -> None:
     (row,) = ask(
         store,

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 SCHEMA_VERSION = 4
 VERSION_KEY = b"lmc_ray.schema_version"
@@ -397,4 +398,20 @@ LOOSE_TABLES = ("trials", "importances", "nights", "speeds")
 CELL_TABLES = tuple(name for name in TABLES if name not in ("runs", *LOOSE_TABLES))
 
 # The columns of `runs` that two cells of one method must share to be seeds of one configuration.
-CONFIGURATION = tuple(field.name for field in (*_MEASURED_ON, *_HYPERPARAMETERS))
+CONFIGURATION = (
+    *(field.name for field in (*_MEASURED_ON, *_HYPERPARAMETERS)),
+    "initialisation",
+)
+
+# Hyperparameters that came after cells without them had been stored, which ran as with a 0: beside
+# a column that says whether the cell's method has them.
+_CAME_LATER = {"initialisation": "learning_rate", "replay_batch_size": "connect_learning_rate"}
+
+
+def with_defaults(runs: pa.Table) -> pa.Table:
+    """Rows of `runs`, those of older files as today's: else a configuration would be two."""
+    for name, has in _CAME_LATER.items():
+        missing = pc.and_(pc.is_null(runs[name]), pc.is_valid(runs[has]))
+        column = pc.if_else(missing, pa.scalar(0, INT), runs[name])
+        runs = runs.set_column(runs.schema.get_field_index(name), runs.schema.field(name), column)
+    return runs

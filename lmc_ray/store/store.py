@@ -12,7 +12,7 @@ from lmc_ray.store import commit, snapshot, views, weights
 from lmc_ray.store.compact import Compacted, compact
 from lmc_ray.store.files import one_line, open_root, write_whole
 from lmc_ray.store.listing import Listing, data_files, look
-from lmc_ray.store.schemas import CELL_TABLES, LOOSE_TABLES, TABLES
+from lmc_ray.store.schemas import CELL_TABLES, LOOSE_TABLES, TABLES, with_defaults
 from lmc_ray.store.verify import Finding, verify_cells, verify_files, verify_weights
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class Store:
         }
         seen = snapshot.cells(self._filesystem, self._base, sweep)
         connection = duckdb.connect(config={"python_enable_replacements": "false"})
-        for name, rows in {"runs": seen.runs, **seen.tables, **loose}.items():
+        for name, rows in {"runs": with_defaults(seen.runs), **seen.tables, **loose}.items():
             connection.register(name, rows)
         views.create(connection)
         connection.execute("SET enable_external_access = false")

@@ -77,11 +77,12 @@ VIEWS: Mapping[str, View] = {
         """,
     ),
     "accuracy_matrix": View(
-        "accuracy on a task after a task, over seeds",
+        "accuracy on a task after a task, over seeds that have finished",
         f"""
         SELECT {_WHOSE}, any_value(study) AS study, minimum, after_task, eval_task,
             count(*) AS seeds, {_over_seeds("accuracy", "loss")}
-        FROM accuracies JOIN confirmed USING (sweep, cell_id) GROUP BY ALL ORDER BY ALL
+        FROM accuracies JOIN confirmed USING (sweep, cell_id)
+        WHERE status = 'finished' GROUP BY ALL ORDER BY ALL
         """,
     ),
     "measured_paths": View(

@@ -90,7 +90,7 @@ def contrast_sheets(database: "duckdb.DuckDBPyConnection") -> list[Sheet]:
 def contrast_sheet(group: Group, rows: Sequence[Contrast]) -> Sheet:
     """The contrasts of one configuration for people."""
     notes = [group.note] if group.differences else []
-    if any(each.p is None for each in rows):
+    if any(each.paired.difference.count < FEWEST_PAIRS for each in rows):
         notes.append(f"a sign-flip test needs at least {FEWEST_PAIRS} pairs")
     heading = f"within seeds, {group.label}: {title(group.runs[0])}"
     columns = ("", "one", "other", "difference", "95 % interval", "pairs", "p", "effect")
