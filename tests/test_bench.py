@@ -59,6 +59,16 @@ def test_memory_is_predicted(speed: Speed):
     assert abs(speed.predicted_bytes / speed.private_bytes - 1) < 0.2
 
 
+def test_a_cell_of_joint_training_is_measured_once_at_its_end():
+    joint = measure(workload(method="multitask", replicas=1, workers=1))
+    assert joint is not None
+    layers = build("mlp-64-64", (1, 8, 8), 10).multiply_adds
+    forward = 2 * sum(layers)
+    training, evaluation = 1437 * (3 * forward - 2 * layers[0]), 360 * forward
+    flops = joint.cell_flops_per_second * joint.cell_seconds
+    assert flops == pytest.approx(5 * (training + evaluation), rel=1e-6)
+
+
 def test_worker_that_fails_does_not_stop_the_measurement_for_ever(capfd):
     assert measure(workload(values={"batch_size": 16, "memory_per_class": 10_000})) is None
     assert "memory" in capfd.readouterr().err

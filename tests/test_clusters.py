@@ -14,6 +14,7 @@ import yaml
 from ray import tune
 from simulation import PLACE, protocol, study
 
+from lmc_ray.bench.recommend import Choice
 from lmc_ray.errors import UserError
 from lmc_ray.sweep.cells import Pack
 from lmc_ray.sweep.cluster import Resources, connect
@@ -154,6 +155,11 @@ def test_cores_share_blocks_out_and_a_gpu_takes_what_fits(
     resources: Resources, network: str, replicas: int | None, packing: Packing
 ) -> None:
     assert machine_for(resources, network, None, None, replicas).packing == packing
+
+
+def test_what_bench_found_best_of_one_gpu_is_done_on_each() -> None:
+    machine = machine_for(Resources(32, 8, 1), "mlp-256-256", None, None, None, Choice(64, 1))
+    assert (machine.max_concurrent, machine.packing) == (8, Packing(64, 8))
 
 
 def test_blocks_of_two_benchmarks_take_their_own_shares() -> None:

@@ -37,9 +37,7 @@ def workloads(
     found = []
     for method in methods:
         for size in batch_sizes:
-            values: dict[str, object] = {"batch_size": size}
-            if method == "multitask":  # `joint` learns nothing before the last task
-                values["multitask_schedule"] = "growing"
+            values = {"batch_size": size}
             hyperparameters(method, values)
             for stack in replicas:
                 found.append(Workload(benchmark, method, chosen, values, stack, at_once, data))

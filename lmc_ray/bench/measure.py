@@ -104,7 +104,8 @@ def _speed(workload: Workload, found: list[Sample], flops: float, moved: float) 
     forward = 2 * sum(network.multiply_adds)
     training = 3 * forward - 2 * network.multiply_adds[0]
     replicas, tasks, minima = workload.replicas, benchmark.tasks, found[0].minima
-    evaluations = tasks * (tasks + 1) / 2
+    # Joint training has its one minimum at the end; others are measured after every task.
+    evaluations = tasks if workload.method == "multitask" else tasks * (tasks + 1) / 2
     train = sum(tasks * s.train_seconds for s in found)
     evaluation = sum(evaluations * s.evaluate_seconds for s in found)
     whole, share = train + evaluation, evaluation / (train + evaluation)

@@ -9,7 +9,10 @@ PATH_ENDS = 6
 """Minima that a trio keeps for the ends of its paths."""
 
 _TRIO = 4
-"""Minima that a trio evaluates together, the most of any method."""
+"""Minima that a trio has after a task and evaluates together, the most of any method."""
+
+KEPT_EACH = 2 * _TRIO
+"""Of each task whose minima are kept: once while they train, and as files before the commit."""
 
 
 def check_fits(

@@ -10,7 +10,7 @@ from lmc_ray.errors import UserError
 from lmc_ray.models import build
 from lmc_ray.sweep.cells import Place
 from lmc_ray.sweep.cluster import Resources
-from lmc_ray.sweep.fit import PATH_ENDS, check_fits
+from lmc_ray.sweep.fit import KEPT_EACH, PATH_ENDS, check_fits
 from lmc_ray.sweep.packs import Packing
 from lmc_ray.sweep.runner import Machine
 
@@ -93,7 +93,7 @@ def check_memory_of_workers(
         replicas=max(machine.packing.replicas, together),
         workers=machine.max_concurrent,
         memory=resources.memory,
-        kept=3 * kept + PATH_ENDS,
+        kept=KEPT_EACH * kept + PATH_ENDS,
     )
 
 
@@ -126,8 +126,9 @@ def machine_for(
         raise UserError(f"--gpus-per-trial {share}: the cluster has {resources.gpus:g} GPUs")
     fit = int(resources.gpus / share) if share else resources.cpus
     workers = max_concurrent or max(1, min(fit, resources.cpus))
-    if noted is not None:
-        workers, replicas = max_concurrent or noted.workers, replicas or noted.replicas
+    if noted is not None:  # of one GPU, where there are any
+        workers = max_concurrent or noted.workers * max(1, int(resources.gpus))
+        replicas = replicas or noted.replicas
     # On a GPU one large stack is faster than several side by side: as many as there are GPUs.
     apart = min(workers, max(1, int(resources.gpus / max(share, 1)))) if share else workers
     return Machine(share, workers, Packing(replicas or (32 if share else 2), apart))

@@ -255,7 +255,10 @@ def main(
                 resources, place.network, gpus_per_trial, max_concurrent, replicas, noted
             )
             kept = len(course.protocol.keep_minima)
-            check_memory_of_workers(resources, place, images, machine, sizes, kept=kept)
+            together = max(run.together for run in course.runs(1))
+            check_memory_of_workers(
+                resources, place, images, machine, sizes, kept=kept, together=together
+            )
         console = Console(highlight=False)
         runs: list[StudyRun] = []
         rooms: list[tuple[int, int]] = []

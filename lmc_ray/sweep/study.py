@@ -128,6 +128,13 @@ class StudyRun:
         return self.trials - repeated + ranked + stacks * max(1, len(self.chosen))
 
     @property
+    def together(self) -> int:
+        """Cells that train as one stack, however few replicas a stack is to have."""
+        if not self.trials:
+            return 1
+        return max(self.protocol.search_seeds, self.protocol.rerank_seeds if self._reranks else 0)
+
+    @property
     def path_points(self) -> int:
         """Points on the paths of confirmed cells; multitask's are measured in the trios."""
         measured = self.study.paths and self.study.method != "multitask"
