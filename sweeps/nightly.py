@@ -1,6 +1,6 @@
 """A night of seeds: is the code still as good as it was?
 
-Trains the confirmed best configuration of each method and benchmark of a sweep again, on fresh
+Trains the configuration of each method and benchmark that a sweep has confirmed again, on fresh
 seeds and on three anchor seeds that are the same every night, and compares both with the nights
 before. Started again on the same UTC date it finishes what is missing, or does nothing.
 

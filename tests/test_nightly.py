@@ -397,13 +397,22 @@ def test_new_code_on_the_same_night_runs_all_again(
 
 def test_another_configuration_starts_anew(laboratory: Laboratory) -> None:
     laboratory.night("2026-11-19")
-    better = [confirmed("mcsgd", seed, connect_steps=4) for seed in range(3)]
-    laboratory.accuracy = lambda cell: 0.9 if cell in better else made_up(cell)
-    laboratory.confirm(*better)
+    for steps, validation, test in ((2, 0.5, 0.7), (4, 0.6, 0.5), (3, 0.4, 0.9)):
+        searched = replace(
+            confirmed("mcsgd", SEARCH_SEEDS_FROM, connect_steps=steps),
+            purpose="search",
+            path_points=0,
+        )
+        laboratory.accuracy = lambda cell, accuracy=validation: accuracy
+        laboratory.confirm(searched)
+        laboratory.accuracy = lambda cell, accuracy=test: accuracy
+        if steps != 2:
+            laboratory.confirm(*(confirmed("mcsgd", s, connect_steps=steps) for s in range(3)))
     laboratory.accuracy = made_up
     laboratory.night("2026-11-20")
     mcsgd, stable = laboratory.rows("2026-11-20")
-    assert json.loads(mcsgd["configuration"])["connect_steps"] == 4, "the best one confirmed"
+    steps = json.loads(mcsgd["configuration"])["connect_steps"]
+    assert steps == 4, "the best of those confirmed, on validation data"
     assert (mcsgd["earlier_seeds"], stable["earlier_seeds"]) == (3, 10)
     assert mcsgd["anchor_p"] is None
 

@@ -54,7 +54,7 @@ def main(
     def command(
         sweep: Annotated[
             str,
-            typer.Option(help="Its confirmed best runs; the nights are sweep NAME-nightly."),
+            typer.Option(help="What it has confirmed runs; the nights are sweep NAME-nightly."),
         ],
         results: Annotated[
             str, typer.Option(envvar="LMC_RESULTS", help="Results root: a folder or a URI.")

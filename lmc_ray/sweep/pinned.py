@@ -60,10 +60,10 @@ class Pinned:
 def confirmed_best(
     database: "duckdb.DuckDBPyConnection", sweep: str, data: str | None
 ) -> list[Pinned]:
-    """The best confirmed configuration of each method and benchmark of a sweep.
+    """The configuration of each method and benchmark that a sweep has confirmed.
 
-    A Pareto search confirms several a method; seeds that diverged count for none. Of several
-    studies of a method, the one without a label comes first.
+    Where there are several (of a Pareto search, or of labelled studies), that of the study without
+    a label, and of these the best on validation data: test data choose nothing.
 
     Args:
         database: of that sweep.
@@ -73,11 +73,16 @@ def confirmed_best(
     Raises:
         UserError: nothing is confirmed, or the images are others now.
     """
+    searched = _validation_accuracies(database)
+
+    def worth(group: Group) -> tuple[bool, float]:
+        return group.name == group.method, searched.get(_searched_as(group.runs[0]["config"]), 0.0)
+
     best: dict[tuple[str, str], Group] = {}
     for group in confirmed(database):
         if group.finished:
             key = group.method, group.runs[0]["benchmark"]
-            best[key] = max(best.get(key, group), group, key=_worth)
+            best[key] = max(best.get(key, group), group, key=worth)
     if not best:
         raise UserError(
             f"sweep '{sweep}' has no confirmed configuration: let it finish, or write down with"
@@ -123,9 +128,20 @@ def read_pinned(path: Path, data: str | None) -> list[Pinned]:
     return found
 
 
-def _worth(group: Group) -> tuple[bool, float]:
-    unlabelled = group.name == group.method
-    return unlabelled, fmean(run["average_accuracy"] for run in group.finished)
+def _validation_accuracies(database: "duckdb.DuckDBPyConnection") -> dict[str, float]:
+    """Mean over the search's seeds of each configuration."""
+    sql = """
+        SELECT config, average_accuracy FROM runs WHERE purpose = 'search' AND status = 'finished'
+    """
+    found: dict[str, list[float]] = {}
+    for config, accuracy in database.execute(sql).fetchall():
+        found.setdefault(_searched_as(config), []).append(accuracy)
+    return {config: fmean(accuracies) for config, accuracies in found.items()}
+
+
+def _searched_as(config: str) -> str:
+    """What the confirmed cells of a configuration share with those that the search ran."""
+    return configuration(json.loads(config) | {"split": None})
 
 
 def _from_cell(specification: dict[str, Any], sweep: str, data: str | None) -> Pinned:
