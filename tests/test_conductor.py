@@ -368,17 +368,25 @@ def test_more_of_the_same_is_welcome(
     assert conductor.finished
 
 
+@pytest.mark.parametrize("stop", [1, 2, 4, 6])
 def test_a_searched_hyperparameter_that_came_later_is_its_default_where_none_is_stored(
-    tmp_path: Path,
+    tmp_path: Path, stop: int
 ) -> None:
     """Cells with its default leave it out, so that they are the cells of before."""
     space = {"memory_per_class": 1, "replay_batch_size": [0, 10], "momentum": [0.5, 0.8]}
     sweep = Sweep(tmp_path, studies=[Study(method="er-mcsgd", space=space)])
-    sweep.run(6)
+    sweep.run(stop)
     conductor, _ = sweep.run()
     assert conductor.finished
     tried = [json.loads(trial[4])["replay_batch_size"] for trial in sweep.trials()]
     assert set(tried) == {0, 10}
+
+
+def test_what_came_later_is_compared_where_cells_leave_it_out(tmp_path: Path) -> None:
+    Sweep(tmp_path, studies=[Study(method="mcsgd")]).run()
+    other = Sweep(tmp_path, studies=[Study(method="mcsgd", space={"replay_batch_size": 10})])
+    with pytest.raises(UserError, match="mcsgd: replay_batch_size was 0, is 10 now"):
+        other.run()
 
 
 def test_labelled_studies_go_on_as_they_were(tmp_path: Path) -> None:
@@ -556,6 +564,16 @@ def test_a_sweep_with_a_failed_trial_can_go_on(tmp_path: Path) -> None:
     assert conductor.finished
     assert ended == []
     assert files(cut.root) == before
+
+
+def test_a_failed_trial_stays_so_when_another_sweep_has_had_more_luck(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, protocol=small(trials=18))
+    sweep.run(fails=unlucky)
+    trials, results = sweep.trials(), sweep.results()
+    assert replace(sweep, name="luckier").run()[0].finished
+    conductor, ended = sweep.run()
+    assert conductor.finished
+    assert (sweep.trials(), sweep.results(), ended) == (trials, results, [])
 
 
 def test_a_failed_confirmation_is_tried_again(undisturbed: Sweep, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What the command line says about studies: on which benchmarks, which of them, how set."""
 
 import runpy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,16 @@ def test_a_labelled_study_may_start_from_what_ships(
     study = Study(method="mcsgd", label="again", tuned=True)
     (found,) = as_wished({DIGITS[0]: [study]}, wishes())[DIGITS[0]]
     assert found.space["learning_rate"] == shipped[DIGITS[0], "mcsgd"]["learning_rate"]
+
+
+def test_a_control_does_not_search() -> None:
+    """It would come to settings of its own, and be none."""
+    script = runpy.run_path(str(Path(__file__).parent.parent / "sweeps" / "connectivity.py"))
+    search = wishes(settings={"learning_rate": Range(0.05, 0.2)})
+    with pytest.raises(UserError, match="multitask is to have the settings of mcsgd, which search"):
+        as_wished({DIGITS[0]: script["STUDIES"]}, search)
+    alone = as_wished({DIGITS[0]: script["STUDIES"]}, replace(search, methods=["mcsgd"]))
+    assert [study.name for study in alone[DIGITS[0]]] == ["mcsgd"]
 
 
 def test_what_ships_may_be_searched_around(

@@ -209,7 +209,7 @@ class Conductor(Searcher):
                     if difference := study.difference(values):
                         raise self._other_sweep(f"{name}: {difference}")
                     if trial is not None:
-                        params = {n: values.get(n, study.shared[n]) for n in study.space}
+                        params = {n: study.stored(values, n) for n in study.space}
                         self._known[benchmark, name, trial] = params
             trials = """
                 SELECT coalesce(benchmark, $1), study, number, generation, params, state, cells
@@ -292,11 +292,13 @@ class Conductor(Searcher):
                     if self._foreign(study, block):
                         self.problem = self._other_sweep("another search space or other options")
                         return
+                    # Whatever has become of its cells since: later ones were proposed on that.
+                    if self._failed_before(study, block):
+                        study.tell(block, None)
+                        continue
                     self._reuse(block)
                     if all(cell.id in self.ledger for cell in block.cells):
                         self._tell(study, block, ran=False)
-                    elif self._failed_before(study, block):
-                        study.tell(block, None)
                     else:
                         waiting.append(block)
                 for blocks in together.values():
@@ -336,7 +338,7 @@ class Conductor(Searcher):
         )
 
     def _failed_before(self, study: StudyRun, block: Block) -> bool:
-        """Whether this trial is known to have failed: later ones may have been proposed on that."""
+        """Whether this trial is known to have failed."""
         state, _ = self._written.get((*study.key, block.trial), ("", []))
         return study.stage == "search" and state == "failed"
 

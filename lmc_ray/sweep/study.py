@@ -175,7 +175,7 @@ class StudyRun:
         if specification["method"] != self.study.method:
             return f"its method was {specification['method']}, is {self.study.method} now"
         for name, value in self.shared.items():
-            stored = specification.get(name, value)
+            stored = self.stored(specification, name)
             if name in self.space and not holds(self.space[name], stored):
                 return f"{name} {stored} is out of its range now"
             if name not in self.space and stored != value:
@@ -186,6 +186,14 @@ class StudyRun:
                 f"it kept {_minima_of(kept)}, it is to keep {_minima_of(self.protocol.keep_minima)}"
             )
         return None
+
+    def stored(self, specification: Mapping[str, Any], name: str) -> Any:
+        """What a stored cell ran with, of what is in `shared`; see `Cell.specification`."""
+        if name not in specification:
+            fields = type(self._hyperparameters({})).__dataclass_fields__
+            if name in fields and fields[name].metadata.get("later"):
+                return fields[name].default
+        return specification.get(name, self.shared[name])
 
     @cached_property
     def shared(self) -> dict[str, Any]:

@@ -81,6 +81,7 @@ def as_wished(studies: ByBenchmark, wishes: Wishes) -> dict[str, list[Study]]:
     }
     for each in chosen.values():
         check_apart(each)
+        _check_controls(each)
     if wishes.confirm_only:
         _check_tuned(chosen)
     return {benchmark: each for benchmark, each in chosen.items() if each}
@@ -172,7 +173,7 @@ def _check_tuned(chosen: ByBenchmark) -> None:
                 if not study.pinned
                 and not study.control
                 and _shipped(study, benchmark) is None
-                and any(isinstance(value, Range | list) for value in study.space.values())
+                and _searches(study)
             ]
         )
     ]
@@ -181,6 +182,25 @@ def _check_tuned(chosen: ByBenchmark) -> None:
             f"no tuned configuration ships with lmc-ray of {', '.join(missing)}:"
             " leave --confirm-only out, or choose with --method and --benchmark"
         )
+
+
+def _check_controls(studies: Sequence[Study]) -> None:
+    """A control that searched would come to settings of its own, and be none.
+
+    Raises:
+        UserError: what it would search.
+    """
+    for study in studies:
+        if study.control and (names := _searches(study)):
+            raise UserError(
+                f"{study.name} is to have the settings of {study.control}, which searches"
+                f" {', '.join(names)}: give one value, or leave {study.name} out"
+                f" (--method {study.control})"
+            )
+
+
+def _searches(study: Study) -> list[str]:
+    return [name for name, value in study.space.items() if isinstance(value, Range | list)]
 
 
 def _adjusted(studies: Sequence[Study], benchmark: str, wishes: Wishes) -> list[Study]:
