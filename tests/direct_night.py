@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from lmc_ray.store import Store
+from lmc_ray.store.presence import plant_flag
 from lmc_ray.sweep import nightly
 from lmc_ray.sweep.cells import Pack
 from lmc_ray.sweep.cluster import Resources
@@ -25,6 +26,7 @@ def train(
 ) -> bool:
     """In place of `run_sweep`."""
     (benchmark,) = benchmarks
+    plant_flag(store.root)
     for study in studies:
         while (block := study.next()) is not None:
             pack, started_at = Pack((block,)), datetime.now(UTC)

@@ -180,6 +180,15 @@ def test_limits_that_are_no_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
         connect()
 
 
+def test_a_cluster_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    says = (
+        r"no Ray cluster answers at 127\.0\.0\.1:1, where RAY_ADDRESS has it .*refused.*: start it"
+    )
+    with pytest.raises(UserError, match=says):
+        connect()
+
+
 # KubeRay
 
 

@@ -24,11 +24,13 @@ from ray_support import files
 
 from lmc_ray.learners import hyperparameters
 from lmc_ray.store import Store
+from lmc_ray.store.presence import FLAG, plant_flag
 from lmc_ray.sweep.cells import PROTOCOL, Cell, Place
 from lmc_ray.sweep.cluster import Resources
 from lmc_ray.sweep.night import ANCHOR_SEEDS, FRESH_SEEDS_FROM, NightRun, fresh_seeds
 from lmc_ray.sweep.place import open_place
 from lmc_ray.sweep.study import SEARCH_SEEDS_FROM
+from lmc_ray.sweep.trainable import Workplace
 
 SCRIPT = Path(__file__).parent.parent / "sweeps" / "nightly.py"
 VALUES: dict[str, dict[str, Any]] = {
@@ -109,7 +111,10 @@ class Laboratory:
     """Methods whose blocks fail."""
     blocks: int | None = None
     """Ctrl-C comes after so many; None: never."""
+    loses_root: bool = False
+    """Whether the results root is away when all have ended."""
     ran: list[Cell] = field(default_factory=list)
+    places: list[Workplace] = field(default_factory=list)
 
     def night(self, night: str, *arguments: str, sweep: str = "mine") -> Ended:
         self.ran.clear()
@@ -120,8 +125,12 @@ class Laboratory:
         rows = [run_row(cell, self.accuracy(cell)) | columns for cell in cells]
         self.store.commit(sweep, f"c{len(list(self.root.rglob('*.parquet')))}", {"runs": rows})
 
-    def train(self, studies: list[NightRun], *_: Any) -> bool:
+    def train(
+        self, studies: list[NightRun], _: Any, __: Any, workplace: Workplace, *___: Any
+    ) -> bool:
         """In place of `run_sweep`."""
+        self.places.append(workplace)
+        plant_flag(str(self.root))
         known = self.store.committed("mine-nightly")
         failed = []
         for study in studies:
@@ -140,6 +149,8 @@ class Laboratory:
                 self.ran += block.cells
         if failed:
             raise RuntimeError(f"{len(failed)} blocks failed")
+        if self.loses_root:
+            (self.root / FLAG).unlink()
         return True
 
     @property
@@ -432,7 +443,8 @@ def test_the_sweep_itself_is_left_alone(laboratory: Laboratory) -> None:
     laboratory.night("2026-11-20")
     after = files(laboratory.root)
     assert {name: after[name] for name in before} == before
-    assert all("sweep=mine-nightly" in name for name in set(after) - set(before))
+    new = set(after) - set(before)
+    assert all("sweep=mine-nightly" in name for name in new if not name.endswith(FLAG))
 
 
 # Pinned configurations
@@ -573,6 +585,44 @@ def test_a_night_that_does_not_fit_into_memory(
         r"64 workers with stacks of 3 replicas need about .*: lower --max-concurrent or --replicas"
     )
     assert files(laboratory.root) == before
+
+
+def test_workers_are_told_whole_paths(
+    laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Neither systemd nor cron replaces a ~."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert laboratory.execute("--results", "~/results", "--sweep", "mine").status == 0
+    assert [place.results for place in laboratory.places] == [str(tmp_path / "results")]
+
+
+def test_verdicts_that_cannot_be_written(
+    laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LMC_PATIENCE", "0")
+    laboratory.loses_root = True
+    ended = laboratory.night("2026-11-20")
+    assert ended.status == 2
+    assert re.fullmatch(r"nightly: error: the results root .* cannot be written .*\n", ended.err)
+    laboratory.loses_root = False
+    assert laboratory.night("2026-11-20").status == 0
+    assert len(laboratory.rows("2026-11-20")) == 2
+
+
+def test_a_night_may_be_asked_again_of_fewer_methods(
+    laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """All of its verdicts are shown, with what is known of the code before."""
+    laboratory.night("2026-11-19")
+    laboratory.accuracy = lambda cell: made_up(cell) + 0.001 * (cell.purpose == "nightly")
+    laboratory.night("2026-11-20")
+    pinned = {"method": "stable-sgd", "benchmark": "rotated-digits", "tasks": 2}
+    pinned |= {"network": "mlp-8-8", **VALUES["stable-sgd"]}
+    file = tmp_path / "pinned.json"
+    file.write_text(json.dumps({"configurations": [pinned]}))
+    again = laboratory.night("2026-11-20", "--pinned", str(file))
+    assert again.status == 0
+    assert "MC-SGD" in again.out
 
 
 def test_a_sweep_with_no_finished_seed(laboratory: Laboratory) -> None:

@@ -201,6 +201,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(run: Run, mistake: str, tmp_pa
     [
         (("--keep-minima", "1,9"), "there is no task 9, only 1 to 2"),
         (("--keep-minima", "2", "--path", "sequential:1->sequential:2@1"), "no minimum is kept"),
+        (("--keep-minima", "2", "--path", "joint:2->sequential:2@1"), "unknown minimum 'joint'"),
         (("--path", "sequential:1->sequential:2@7"), "there is no task 7"),
         (("--path", "1->2"), "write it as in"),
         (("--measure", "planes"), "did you mean 'plane'"),

@@ -5,9 +5,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from lmc_ray.cli import main
 from lmc_ray.clusters import validate
@@ -166,6 +169,66 @@ def test_a_command_that_no_shell_reads(check: Check) -> None:
     text = GPU.read_text().replace("    }\n", "")
     line = line_of(text, "    lock=") - 1
     assert [(at, "bash cannot read" in said) for at, said in check(text)] == [(line, True)]
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where everything stands in a YAML document."""
+    yield path
+    if isinstance(value, dict | list):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from places(inner, (*path, key))
+
+
+def with_value(value: Any, path: tuple[Any, ...], new: Any) -> Any:
+    """A copy with something else in one place."""
+    if not path:
+        return new
+    changed = value.copy()
+    changed[path[0]] = with_value(value[path[0]], path[1:], new)
+    return changed
+
+
+DOCUMENTS = {file: list(yaml.safe_load_all(file.read_text())) for file in (GPU, ONPREM, *KUBERAY)}
+EVERYWHERE = [
+    (file, number, path)
+    for file, documents in DOCUMENTS.items()
+    for number, document in enumerate(documents)
+    for path in places(document)
+]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(EVERYWHERE), st.sampled_from([None, 4, "8", [], {}, [None], {"a": None}]))
+def test_no_value_is_so_odd_that_nothing_is_said_in_lines(
+    check: Check, place: tuple[Path, int, tuple[Any, ...]], odd: Any
+) -> None:
+    file, number, path = place
+    documents = DOCUMENTS[file].copy()
+    documents[number] = with_value(documents[number], path, odd)
+    for line, message in check(yaml.safe_dump_all(documents)):
+        assert line >= 1
+        assert message
+
+
+@pytest.mark.parametrize(
+    ("file", "right", "wrong", "says"),
+    [
+        ("nightly-cronjob", "rayjob.yaml: |", "rayjob.yaml:", "data.rayjob.yaml must be a text"),
+        ("raycluster", "- configMapRef: {name: lmc-ray}", "-", "an empty item in "),
+    ],
+)
+def test_what_people_forget_in_manifests(
+    check: Check, file: str, right: str, wrong: str, says: str
+) -> None:
+    text = (CLUSTER / "kuberay" / f"{file}.yaml").read_text()
+    assert right in text
+    assert says in " ".join(message for _, message in check(text.replace(right, wrong)))
+
+
+@pytest.mark.parametrize("name", ["LMC_LOGS", "LMC_PATIENCE"])
+def test_variables_that_may_be_set(check: Check, name: str) -> None:
+    text = GPU.read_text()
+    assert check(text.replace("export LMC_DATA=", f"export {name}=60\n    export LMC_DATA=")) == []
 
 
 def test_all_findings_at_once(check: Check) -> None:

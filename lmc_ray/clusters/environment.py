@@ -11,8 +11,10 @@ VARIABLES = (
     "LMC_CACHE",
     "LMC_DATA",
     "LMC_GIT_COMMIT",
+    "LMC_LOGS",
     "LMC_MAX_CPUS",
     "LMC_MAX_GPUS",
+    "LMC_PATIENCE",
     "LMC_RESULTS",
 )
 NEEDED = ("LMC_RESULTS", "LMC_DATA", "LMC_BENCHMARK")
@@ -106,7 +108,10 @@ def _check_most(document: Document, found: dict[str, list[tuple[Path, str]]]) ->
         has = [_resource(node, resource) for node in types.values()]
         if None in has:
             continue  # found out by Ray when it launches
-        counts = [min(node.get("max_workers", most), most) for node in types.values()]
+        limits = [node.get("max_workers", most) for node in types.values()]
+        if not all(isinstance(limit, int) for limit in limits):
+            return  # Ray's schema has said so
+        counts = [min(limit, most) for limit in limits]
         workers = [
             count * amount
             for kind, count, amount in zip(types, counts, has, strict=True)
@@ -124,5 +129,5 @@ def _check_most(document: Document, found: dict[str, list[tuple[Path, str]]]) ->
 
 def _resource(node: Any, resource: str) -> int | None:
     resources = node.get("resources") if isinstance(node, dict) else None
-    amount = resources.get(resource, 0 if resources else None) if resources is not None else None
+    amount = resources.get(resource, 0) if isinstance(resources, dict) and resources else None
     return amount if isinstance(amount, int) else None

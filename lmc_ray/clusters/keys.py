@@ -41,7 +41,7 @@ def check_keys(document: Document, schema: dict[str, Any]) -> None:
     """Note every key that Ray or the provider does not know, with the nearest one that it does."""
     config = document.value
     provider = config.get("provider")
-    kind = provider.get("type") if isinstance(provider, dict) else None
+    kind = str(provider.get("type")) if isinstance(provider, dict) else None
     top = set(schema["properties"]) - {"no_restart"}
     if kind == "local":
         top = (top | {"min_workers"}) - {"available_node_types", "head_node_type"}

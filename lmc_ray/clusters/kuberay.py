@@ -49,9 +49,11 @@ def _check_object(document: Document) -> bool:
 def _check_fields(document: Document, path: Path, value: Any, fields: Any) -> None:
     if isinstance(fields, list) and isinstance(value, list):
         for index, inner in enumerate(value):
+            if inner is None:
+                document.add((*path, index), f"an empty item in {_dotted(path)}")
             _check_fields(document, (*path, index), inner, fields[0])
     elif isinstance(fields, dict) and isinstance(value, dict):
-        where = f" in {'.'.join(str(part) for part in path)}" if path else ""
+        where = f" in {_dotted(path)}" if path else ""
         for key, inner in value.items():
             if key not in fields:
                 advice = nearest(str(key), fields)
@@ -60,7 +62,13 @@ def _check_fields(document: Document, path: Path, value: Any, fields: Any) -> No
                 _check_fields(document, (*path, key), inner, fields[key])
     elif isinstance(fields, list | dict) and value is not None:
         wanted = "list" if isinstance(fields, list) else "mapping"
-        document.add(path, f"{'.'.join(str(part) for part in path)} must be a {wanted}")
+        document.add(path, f"{_dotted(path)} must be a {wanted}")
+    elif path[-1:] == ("name",) and not isinstance(value, str):
+        document.add(path, f"{_dotted(path)} must be a text")
+
+
+def _dotted(path: Path) -> str:
+    return ".".join(str(part) for part in path)
 
 
 def _clusters(document: Document) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -68,7 +76,7 @@ def _clusters(document: Document) -> Iterator[tuple[Path, dict[str, Any]]]:
     spec = document.value.get("spec")
     if _kind(document) == "RayCluster":
         yield ("spec",), spec
-    elif _kind(document) == "RayJob" and "rayClusterSpec" in spec:
+    elif _kind(document) == "RayJob" and spec.get("rayClusterSpec"):
         yield ("spec", "rayClusterSpec"), spec["rayClusterSpec"]
 
 
@@ -113,7 +121,8 @@ def _check_container(
     for each in container.get("envFrom") or []:
         name = (each.get("configMapRef") or {}).get("name")
         if name in maps:
-            known |= set(maps[name].value.get("data") or {})
+            data = maps[name].value.get("data")
+            known |= set(data) if isinstance(data, dict) else set()
         elsewhere |= name is not None and name not in maps
     missing = [] if elsewhere else [name for name in NEEDED if name not in known]
     if missing:
@@ -135,7 +144,14 @@ def _check_cron(document: Document) -> None:
 
 def _check_carried(document: Document) -> None:
     """Manifests that a ConfigMap carries for a CronJob to create."""
-    for key, text in (document.value["data"] or {}).items():
+    data = document.value["data"]
+    if not isinstance(data, dict):
+        document.add(("data",), "data must be a mapping")
+        return
+    for key, text in data.items():
+        if not isinstance(text, str):
+            document.add(("data", key), f"data.{key} must be a text: write `{key}: |`, or quote it")
+            continue
         if not str(key).endswith((".yaml", ".yml")):
             continue
         first, _ = document.spans["data", key]

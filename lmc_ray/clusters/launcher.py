@@ -24,7 +24,7 @@ def check_launcher(document: Document) -> None:
     schema = _schema()
     check_keys(document, schema)
     provider = config.get("provider")
-    if not isinstance(provider, dict) or "type" not in provider:
+    if not isinstance(provider, dict) or not isinstance(provider.get("type"), str):
         message = "`provider` must be a mapping that names its `type`"
         document.add(("provider",), message)
         for key in provider if isinstance(provider, dict) else ():

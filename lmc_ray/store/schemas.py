@@ -411,7 +411,7 @@ _CAME_LATER = {"initialisation": "learning_rate", "replay_batch_size": "connect_
 def with_defaults(runs: pa.Table) -> pa.Table:
     """Rows of `runs`, those of older files as today's: else a configuration would be two."""
     for name, has in _CAME_LATER.items():
-        missing = pc.and_(pc.is_null(runs[name]), pc.is_valid(runs[has]))
-        column = pc.if_else(missing, pa.scalar(0, INT), runs[name])
+        choice = [runs[has].is_valid(), runs[name].fill_null(0), runs[name]]
+        column = pc.call_function("if_else", choice)
         runs = runs.set_column(runs.schema.get_field_index(name), runs.schema.field(name), column)
     return runs

@@ -36,6 +36,7 @@ def kinds_of(names: Sequence[str] | None) -> tuple[Kind, ...]:
     return KINDS if names is None else tuple(kind for kind in KINDS if kind in names)
 
 
+_MINIMA = ("sequential", "multitask", "connected", "inner", "averaged")
 _PATH = re.compile(r"(\w+):(\d+)->(\w+):(\d+)@(all|\d+(?:,\d+)*)")
 
 
@@ -311,7 +312,9 @@ def check_paths(paths: Sequence[str], keep: Sequence[int], tasks: int) -> None:
     """
     for text in paths:
         start, end, _ = _parsed(text, tasks)
-        for _, task in (start, end):
+        for name, task in (start, end):
+            if name not in _MINIMA:
+                raise UserError(f"--path {text}: {unknown('minimum', name, _MINIMA)}")
             if task not in keep:
                 kept = ", ".join(map(str, keep)) or "none"
                 raise UserError(

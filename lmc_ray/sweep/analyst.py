@@ -28,10 +28,8 @@ from lmc_ray.measuring import (
 )
 from lmc_ray.models.weights import from_bytes
 from lmc_ray.store import Store
-from lmc_ray.store.files import one_line
-from lmc_ray.store.presence import check_flag
 from lmc_ray.sweep.analyses import Analysis, Plan, Weights
-from lmc_ray.sweep.backoff import LOOK, Backoff, out_of_reach
+from lmc_ray.sweep.backoff import LOOK, until_written
 from lmc_ray.sweep.cells import PROTOCOL
 from lmc_ray.sweep.events import tell
 from lmc_ray.sweep.progress import Progress
@@ -51,7 +49,7 @@ def run_analyses(
         UserError: a minimum is missing, was altered or is another network's, or the results root
             could not be written for too long.
     """
-    waiting = _missing(plan.analyses, store, workplace.sweep)
+    waiting = _missing(plan.analyses, store, workplace)
     done = len(plan.analyses) - len(waiting)
     remote: Any = ray.remote(
         num_cpus=workplace.threads, num_gpus=machine.gpus_per_trial, max_retries=MAX_FAILURES
@@ -117,7 +115,13 @@ def measure(workplace: Workplace, analysis: Analysis, files: Sequence[Weights]) 
         "started_at": started_at,
         "finished_at": datetime.now(UTC),
     }
-    _commit(store, workplace, rows | {"runs": [own | run]})
+    whole, attempt = rows | {"runs": [own | run]}, uuid.uuid4().hex
+    until_written(
+        lambda: store.commit(workplace.sweep, attempt, whole),
+        store.root,
+        workplace.sweep,
+        workplace.patience,
+    )
 
 
 def measured(analysis: Analysis, place: Place, weights: Sequence[Any]) -> Rows:
@@ -141,13 +145,24 @@ def measured(analysis: Analysis, place: Place, weights: Sequence[Any]) -> Rows:
             )
 
 
-def _missing(analyses: Sequence[Analysis], store: Store, sweep: str) -> list[Analysis]:
-    """Those that the sweep lacks, after taking over what another sweep of the root has."""
+def _missing(analyses: Sequence[Analysis], store: Store, workplace: Workplace) -> list[Analysis]:
+    """Those that the sweep lacks, after taking over what another sweep of the root has.
+
+    Raises:
+        UserError: the results root could not be written for too long.
+    """
+    sweep = workplace.sweep
     found = store.find([each.id for each in analyses])
     if elsewhere := [cell for cell, row in found.items() if row["sweep"] != sweep]:
         here = store.committed(sweep)
         if linked := {cell: {} for cell in elsewhere if cell not in here}:
-            store.reuse(sweep, uuid.uuid4().hex, linked)
+            attempt = uuid.uuid4().hex
+            until_written(
+                lambda: store.reuse(sweep, attempt, linked),
+                store.root,
+                sweep,
+                workplace.patience,
+            )
     return [each for each in analyses if each.id not in found]
 
 
@@ -180,22 +195,3 @@ def _weights(store: Store, setting: Setting, end: End, file: Weights) -> torch.T
             f"minimum {end} of cell {end.cell_id} (seed {end.seed}): {problem}; put a copy of it"
             " back, or train it again: the same command with another --results"
         ) from None
-
-
-def _commit(store: Store, workplace: Workplace, rows: Rows) -> None:
-    """Make the rows visible, in several tries if it must be.
-
-    Raises:
-        UserError: the results root could not be written for too long.
-    """
-    attempt, backoff = uuid.uuid4().hex, Backoff(workplace.patience)
-    while True:
-        try:
-            check_flag(store.root)
-            store.commit(workplace.sweep, attempt, rows)
-            check_flag(store.root)
-        except OSError as problem:
-            if not backoff.wait():
-                raise out_of_reach(store.root, workplace.sweep, one_line(problem)) from None
-        else:
-            return

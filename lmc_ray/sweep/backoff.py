@@ -2,10 +2,13 @@
 
 import os
 import time
+from collections.abc import Callable
 from math import inf
 
 from lmc_ray.errors import UserError
 from lmc_ray.interrupts import INTERRUPT
+from lmc_ray.store.files import one_line
+from lmc_ray.store.presence import check_flag
 
 FIRST, LONGEST, LOOK = 0.5, 30.0, 0.1
 """Seconds before the second try, between two tries at most, and before Ctrl-C is heeded."""
@@ -56,3 +59,28 @@ class Backoff:
             time.sleep(min(LOOK, left))
         self._pause = min(2 * self._pause, LONGEST)
         return not INTERRUPT.seen
+
+
+def until_written(write: Callable[[], object], root: str, sweep: str, patience: float) -> None:
+    """Write to a results root, in several tries if it must be.
+
+    Args:
+        write: does it; a second time is as good as the first.
+        root: the results root.
+        sweep: the sweep's name.
+        patience: how long to try, in seconds.
+
+    Raises:
+        UserError: the results root could not be written for too long.
+    """
+    backoff = Backoff(patience)
+    while True:
+        try:
+            check_flag(root)
+            write()
+            check_flag(root)  # else it went somewhere that nobody will look at
+        except OSError as problem:
+            if not backoff.wait():
+                raise out_of_reach(root, sweep, one_line(problem)) from None
+        else:
+            return

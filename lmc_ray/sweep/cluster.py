@@ -1,6 +1,7 @@
 """Starting or finding Ray, and making sure that all nodes see the same results."""
 
 import os
+import socket
 import uuid
 from dataclasses import dataclass
 from math import inf
@@ -20,6 +21,10 @@ HEAD_MARK = Path("~/ray_bootstrap_config.yaml")
 
 STARTS = 4
 """How often a Ray of our own is started where it does not come up."""
+
+
+ANSWERS_IN = 10.0
+"""Seconds within which a cluster's head takes a connection."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,8 @@ def connect() -> Resources:
     a sweep begins, there may be none yet.
 
     Raises:
-        UserError: LMC_MAX_CPUS or LMC_MAX_GPUS is no number, or Ray does not start.
+        UserError: LMC_MAX_CPUS or LMC_MAX_GPUS is no number, the cluster does not answer, or Ray
+            does not start.
     """
     joined = "RAY_ADDRESS" in os.environ or HEAD_MARK.expanduser().exists()
     most = {name: _most(name) if joined else 0 for name in ("CPU", "GPU")}
@@ -60,7 +66,7 @@ def connect() -> Resources:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if not ray.is_initialized():
         if joined:
-            ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), **quiet)
+            _join(os.environ.get("RAY_ADDRESS", "auto"), quiet)
         else:
             _start_here(quiet)
     total = ray.cluster_resources()
@@ -75,6 +81,25 @@ def _most(name: str) -> int:
     if not value.isdecimal():
         raise UserError(f"LMC_MAX_{name}S must be a whole number, got '{value}'")
     return int(value)
+
+
+def _join(address: str, quiet: dict[str, Any]) -> None:
+    """Join a cluster.
+
+    Raises:
+        UserError: it does not answer.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        if port.isdecimal():  # Ray itself would try for minutes
+            socket.create_connection((host.strip("[]"), int(port)), ANSWERS_IN).close()
+        ray.init(address=address, **quiet)
+    except Exception as problem:  # Ray has no class of its own for it
+        why = "RAY_ADDRESS" if "RAY_ADDRESS" in os.environ else str(HEAD_MARK)
+        raise UserError(
+            f"no Ray cluster answers at {address}, where {why} has it ({one_line(problem)}): start"
+            f" it, or take {why} away for a Ray of this sweep's own"
+        ) from None
 
 
 def _start_here(quiet: dict[str, Any]) -> None:
@@ -108,6 +133,9 @@ def _start_here(quiet: dict[str, Any]) -> None:
 
 def check_shared(folder: str) -> None:
     """Every node must read a file that this one writes to `folder`, or results would scatter.
+
+    Args:
+        folder: a whole path, as the nodes are told it.
 
     Raises:
         UserError: names the node that does not see it.

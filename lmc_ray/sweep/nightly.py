@@ -5,6 +5,7 @@ import inspect
 import sys
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from typing import Annotated
@@ -16,12 +17,12 @@ from lmc_ray.command import run
 from lmc_ray.errors import UserError, unknown
 from lmc_ray.interrupts import INTERRUPT
 from lmc_ray.store import Store, check_sweep_name
+from lmc_ray.sweep.backoff import until_written
 from lmc_ray.sweep.cluster import connect
 from lmc_ray.sweep.night import ANCHOR_SEEDS, History, NightRun, Rule
 from lmc_ray.sweep.pinned import Pinned, confirmed_best, read_pinned
-from lmc_ray.sweep.place import check_memory_of_workers, machine_for
+from lmc_ray.sweep.place import check_memory_of_workers, machine_for, workplace_of
 from lmc_ray.sweep.runner import run_sweep
-from lmc_ray.sweep.trainable import Workplace
 from lmc_ray.tables import night_sheet, render
 
 REGRESSED = 3
@@ -124,6 +125,7 @@ def main(
         console = Console(highlight=False)
         problems: list[str] = []
         if missing:
+            workplace = workplace_of(nightly, results, data, {})
             store.check_writable()
             resources = connect()
             machines = {
@@ -150,18 +152,13 @@ def main(
             with INTERRUPT.deferred():
                 for group in _by_benchmark(runs):
                     place = group[0].pinned
-                    workplace = Workplace(
-                        sweep=nightly,
-                        results=results if "://" in results else str(Path(results).resolve()),
-                        data=str(Path(data).expanduser().resolve()) if data else None,
-                        sources={place.place.benchmark: place.source},
-                    )
+                    sources = {place.place.benchmark: place.source}
                     try:
                         whole = run_sweep(
                             group,
                             [place.benchmark],
                             store,
-                            workplace,
+                            replace(workplace, sources=sources),
                             {place.place.benchmark: machines[place.key]},
                             resources,
                             console,
@@ -176,7 +173,13 @@ def main(
                 ended = [each for each in runs if history.whole(each)]
                 rows = [history.row(each, rule, 2 * len(chosen)) for each in ended]
                 if rows:
-                    store.commit(nightly, uuid.uuid4().hex, {"nights": rows})
+                    attempt = uuid.uuid4().hex
+                    until_written(
+                        lambda: store.commit(nightly, attempt, {"nights": rows}),
+                        store.root,
+                        nightly,
+                        workplace.patience,
+                    )
                 history = _history(store, sweep, nightly)
         else:
             console.out(f"night {tonight} of {nightly}: done already")

@@ -1,6 +1,6 @@
 """Where cells learn: a benchmark, opened as the user asks for it, and a share of a cluster."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,11 +8,13 @@ from lmc_ray.bench.recommend import Choice, recommended
 from lmc_ray.benchmarks import Benchmark, defaults, load
 from lmc_ray.errors import UserError
 from lmc_ray.models import build
+from lmc_ray.sweep.backoff import patience
 from lmc_ray.sweep.cells import Place
 from lmc_ray.sweep.cluster import Resources
 from lmc_ray.sweep.fit import KEPT_EACH, PATH_ENDS, check_fits
 from lmc_ray.sweep.packs import Packing
 from lmc_ray.sweep.runner import Machine
+from lmc_ray.sweep.trainable import Workplace
 
 
 class Opened(NamedTuple):
@@ -51,6 +53,22 @@ def _from_anywhere(benchmark: str) -> str:
     """The benchmark's name for workers, which run in other folders: a path in it made absolute."""
     family, dash, word = benchmark.partition("-")
     return f"{family}{dash}{Path(word).expanduser().resolve()}" if "/" in word else benchmark
+
+
+def workplace_of(
+    sweep: str, results: str, data: str | None, sources: Mapping[str, str]
+) -> Workplace:
+    """Where workers find data and results: they run in other folders, so paths are made absolute.
+
+    Raises:
+        UserError: LMC_PATIENCE is no number of seconds.
+    """
+
+    def absolute(path: str) -> str:
+        return path if "://" in path else str(Path(path).expanduser().resolve())
+
+    where = absolute(data) if data else None
+    return Workplace(sweep, absolute(results), where, sources, patience=patience())
 
 
 def noted_for(resources: Resources, network: str, batch_sizes: Sequence[int]) -> Choice | None:

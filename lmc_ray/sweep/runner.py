@@ -5,7 +5,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,7 +28,6 @@ from lmc_ray.benchmarks import Benchmark
 from lmc_ray.errors import UserError
 from lmc_ray.interrupts import INTERRUPT
 from lmc_ray.store import Store
-from lmc_ray.sweep.backoff import patience
 from lmc_ray.sweep.cells import Block, Pack
 from lmc_ray.sweep.checkpoints import Checkpoints
 from lmc_ray.sweep.claim import claimed
@@ -103,7 +102,6 @@ def run_sweep(
             results, or they could not be written for too long.
         RuntimeError: a block failed for good; all others have been run.
     """
-    workplace = replace(workplace, patience=patience())
     try:
         console.out(f"log: {open_log(workplace.sweep)}")
     except OSError as problem:
@@ -141,8 +139,9 @@ def _run(
     several: bool,
 ) -> bool:
     """As `run_sweep`, for the only driver of the sweep."""
-    if resources.nodes > 1 and "://" not in store.root:
-        check_shared(store.root)
+    folder = workplace.results.removeprefix("file://")
+    if resources.nodes > 1 and "://" not in folder:
+        check_shared(folder)
 
     with Progress(console) as progress:
 

@@ -30,11 +30,11 @@ from lmc_ray.sweep.place import (
     machine_for,
     noted_for,
     open_place,
+    workplace_of,
 )
 from lmc_ray.sweep.runner import Machine, run_sweep, sweep_name
 from lmc_ray.sweep.space import parse
 from lmc_ray.sweep.study import Protocol, StudyRun, titles
-from lmc_ray.sweep.trainable import Workplace
 from lmc_ray.sweep.wishes import (
     DEFAULT_BENCHMARK,
     Wishes,
@@ -244,6 +244,7 @@ def main(
         kinds = kinds_of(measure)
         if connectivity is None and (measure or path):
             raise UserError(f"{script} measures no kept minima: see sweeps/connectivity.py")
+        workplace = workplace_of(sweep, results, data, sources)
         store.check_writable()
 
         resources = connect()
@@ -272,12 +273,6 @@ def main(
         if rooms:
             number, size = map(sum, zip(*rooms, strict=True))
             console.out(f"minima to keep: at most {number}, {size / 1e6:,.1f} MB below {results}")
-        workplace = Workplace(
-            sweep=sweep,
-            results=results if "://" in results else str(Path(results).resolve()),
-            data=str(Path(data).expanduser().resolve()) if data else None,
-            sources=sources,
-        )
         with INTERRUPT.deferred():
             whole = run_sweep(
                 runs,

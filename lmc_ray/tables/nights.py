@@ -69,7 +69,7 @@ def _notes(rows: Sequence[Row], last: Mapping[tuple[str, str], Row | None]) -> l
         before = {
             earlier["version"]
             for row in changed
-            if (earlier := last[row["method"], row["benchmark"]]) is not None
+            if (earlier := last.get((row["method"], row["benchmark"]))) is not None
         } - {first["version"]}
         code = f"code {', '.join(sorted(before))} before, {first['version']} now"
         same = f"the code is the same ({first['version']}): another machine, device or library"
