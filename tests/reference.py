@@ -389,7 +389,8 @@ def mcsgd(lone: Lone) -> Solutions:
     memory = lone.remembered(1)
     for task in range(2, lone.tasks + 1):
         before = found.connected[-1]
-        end = lone.sgd(before, task, beside(lone, memory if lone.h.replay_batch_size else [], task))
+        start = found.sgd[-1] if lone.h.continue_from == "sequential" else before
+        end = lone.sgd(start, task, beside(lone, memory if lone.h.replay_batch_size else [], task))
         w = (before + lone.h.init_position * (end - before)).requires_grad_()
         optimiser = torch.optim.SGD(
             [w], lr=lone.h.connect_learning_rate, momentum=lone.h.connect_momentum

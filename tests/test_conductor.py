@@ -654,6 +654,8 @@ def test_stacks_too_large_for_the_memory_are_halved(
 def test_one_replica_without_memory_has_failed(tmp_path: Path) -> None:
     conductor, _ = Sweep(tmp_path, memory=0, stack=4).run()
     assert len(conductor.failed) > 1
+    assert conductor.too_large
+    assert not Sweep(tmp_path / "lost").run(fails=lambda block: True)[0].too_large
 
 
 @pytest.mark.parametrize("seed", range(3))

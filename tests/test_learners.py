@@ -114,6 +114,7 @@ def test_growing_multitask(family: str, network: str, changes: dict[str, Any]) -
         {"init_position": 1.0, "connect_momentum": 0.0, "shuffle": False},
         {"connect_examples": 5, "connect_batch_size": 1_000, "dropout": 0.0},
         {"replay_batch_size": 7},
+        {"replay_batch_size": 7, "continue_from": "sequential"},
     ],
 )
 @pytest.mark.parametrize(("family", "network"), NETWORKS)

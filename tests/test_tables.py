@@ -435,6 +435,17 @@ def test_compare(tmp_path: Path):
     assert max(map(len, text.splitlines())) <= 120
 
 
+def test_a_seed_that_diverged_is_told_beside_a_comparison(tmp_path: Path):
+    store = Store(str(tmp_path))
+    rotated_mnist(store, "mcsgd", SIX)
+    rotated_mnist(store, "er", SIX[1:])
+    place = {"benchmark": "rotated-mnist", "tasks": 20, "angle": 9.0, "method": "er"}
+    store.commit("paper", "lost", {"runs": [run("lost", 9, status="diverged", **place)]})
+    with store.database() as database:
+        text = render(compare_sheets(compare(database, "mcsgd", ["er"])))
+    assert "ER: 1 of 6 seeds diverged; in none of the differences" in text
+
+
 def test_compare_corrects_for_all_that_is_asked(tmp_path: Path):
     store = Store(str(tmp_path))
     rotated_mnist(store, "mcsgd", SIX)

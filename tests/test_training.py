@@ -261,6 +261,21 @@ def test_a_trio_shares_its_first_minimum(continue_from: str) -> None:
             assert torch.equal(minima[a], minima[b]) == (a == b)
 
 
+@pytest.mark.parametrize("start", ["connected", "sequential"])
+def test_the_companion_of_a_trio_with_replay_is_plain_sgd(start: str) -> None:
+    """ŵ of the paths is never what SGD with a memory came to."""
+    trios = (
+        training("mcsgd", points=3),
+        training("er-mcsgd", points=3, continue_from=start, replay_batch_size=5),
+    )
+    for trio in trios:
+        trio.step()
+        trio.step()
+    plain, replayed = (trio.learner.minima(2) for trio in trios)
+    assert torch.equal(plain["sequential"], replayed["sequential"])
+    assert not torch.equal(replayed["inner"], replayed["sequential"])
+
+
 @pytest.mark.parametrize("tasks", [2, 3])
 def test_every_planned_path_is_written_down(tasks: int) -> None:
     run, points = trained("mcsgd", points=21, tasks=tasks), 21

@@ -72,12 +72,14 @@ class ModeConnectivitySGD(Remembering[MCSGD]):
 
     @property
     def inner(self) -> str:
-        """What SGD on the current task gives: ŵ_t only if it starts at ŵ_{t-1}."""
-        return "sequential" if self.common.continue_from == "sequential" else "inner"
+        """What SGD on the current task gives: ŵ_t only if it starts at ŵ_{t-1}, without replay."""
+        plain = self.common.continue_from == "sequential" and not self.common.replay_batch_size
+        return "sequential" if plain else "inner"
 
     def learn(self, task: int) -> None:
         """See `Learner.learn`; w̄_1 = ŵ_1."""
-        start = self.tensors[self.common.continue_from]
+        after_sgd = self.common.continue_from == "sequential"
+        start = self.tensors[self.inner if after_sgd else "connected"]
         sequential = self.tensors[self.inner] = self._descend(start, task)
         if self.common.memory_includes_current:
             self._remember(task)

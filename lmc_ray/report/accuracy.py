@@ -115,12 +115,12 @@ def _summary(part: Part, rows: Sequence[AccuracyRow]) -> Exhibit | None:
         + (f" Grey bars: {_PAPER}." if has_reference else ""),
         sql=sql,
         panels=panels,
-        sheet=_sheet(part, rows),
+        sheet=_sheet(rows),
         notes=[*_notes(rows), *left_out("configurations", len(by_label), len(every))],
     )
 
 
-def _sheet(part: Part, rows: Sequence[AccuracyRow]) -> Sheet:
+def _sheet(rows: Sequence[AccuracyRow]) -> Sheet:
     columns = ["method", "accuracy\n%", "forgetting\npoints", "rise of\nthe loss", "seeds"]
     columns += ["memory", "grad.\nevals", "data\nseen", "paper\n%"]
     cells = [

@@ -74,6 +74,8 @@ class Conductor(Searcher):
         """Cells of other sweeps that are taken over but not committed yet, with what is new."""
         self.done = 0
         self.failed: list[Block] = []
+        self.too_large = False
+        """Whether a block has failed because one replica was too much for the memory."""
         self.problem: UserError | None = None
         """What the user has to mend before the sweep can go on."""
         self._elsewhere: dict[str, str] = {}
@@ -150,6 +152,7 @@ class Conductor(Searcher):
         if result.get("too_large", 0) > 1:
             self._halve(study, blocks, result["too_large"])
             return
+        self.too_large |= "too_large" in result
         ended = {} if error or outcomes is None else dict(outcomes)
         self.ledger |= ended
         for block in blocks:

@@ -168,7 +168,9 @@ def _run(
     if conductor.problem:
         raise conductor.problem
     if conductor.failed:
-        raise RuntimeError(_failure(conductor.failed, problem))
+        tries = f"{MAX_FAILURES + 1} times each: {problem}"
+        reason = "out of memory with one replica" if conductor.too_large else tries
+        raise RuntimeError(_failure(conductor.failed, reason))
     if conductor.finished:
         Checkpoints(workplace.results, workplace.sweep).clear()
     return conductor.finished
@@ -282,9 +284,9 @@ def _trial_name(trial: Any) -> str:
     return f"{name}{f' and {more} more' if more else ''}"
 
 
-def _failure(failed: list[Block], problem: BaseException | None) -> str:
+def _failure(failed: list[Block], reason: str) -> str:
     cells = ", ".join(cell.id for block in failed for cell in block.cells)
-    return f"{len(failed)} blocks failed {MAX_FAILURES + 1} times each (cells {cells}): {problem}"
+    return f"{len(failed)} blocks failed (cells {cells}), {reason}"
 
 
 __all__ = ["Machine", "UserError", "run_sweep", "sweep_name"]

@@ -122,6 +122,12 @@ def compare_sheets(comparisons: Sequence[Comparison]) -> list[Sheet]:
     for heading, rows in by_title.items():
         named = {g.label: g for each in rows for g in (each.method, each.baseline)}
         notes = [group.note for group in named.values() if group.differences]
+        notes += [
+            f"{group.label}: {len(group.runs) - len(group.finished)} of {len(group.runs)} seeds"
+            " diverged; in none of the differences"
+            for group in named.values()
+            if len(group.finished) < len(group.runs)
+        ]
         if any(each.p is None for each in rows):
             notes.append(f"a sign-flip test needs at least {FEWEST_PAIRS} pairs")
         sheets.append(Sheet(heading, columns, [_row(each) for each in rows], [*notes, *_NOTES]))
