@@ -10,7 +10,7 @@ from lmc_ray.errors import UserError, unknown
 from lmc_ray.learners import METHODS, hyperparameters
 from lmc_ray.learners.presets import preset as preset_values
 from lmc_ray.sweep.declared import Study, check_apart, check_studies
-from lmc_ray.sweep.space import Range
+from lmc_ray.sweep.space import Range, distributions
 from lmc_ray.sweep.tuned import tuned
 from lmc_ray.tables.groups import called
 
@@ -173,7 +173,7 @@ def _check_tuned(chosen: ByBenchmark) -> None:
                 if not study.pinned
                 and not study.control
                 and _shipped(study, benchmark) is None
-                and _searches(study)
+                and any(isinstance(value, Range | list) for value in study.space.values())
             ]
         )
     ]
@@ -188,19 +188,15 @@ def _check_controls(studies: Sequence[Study]) -> None:
     """A control that searched would come to settings of its own, and be none.
 
     Raises:
-        UserError: what it would search.
+        UserError: what it would search, or what is wrong with that in itself.
     """
     for study in studies:
-        if study.control and (names := _searches(study)):
+        if study.control and (names := distributions(study.method, study.space)):
             raise UserError(
                 f"{study.name} is to have the settings of {study.control}, which searches"
                 f" {', '.join(names)}: give one value, or leave {study.name} out"
                 f" (--method {study.control})"
             )
-
-
-def _searches(study: Study) -> list[str]:
-    return [name for name, value in study.space.items() if isinstance(value, Range | list)]
 
 
 def _adjusted(studies: Sequence[Study], benchmark: str, wishes: Wishes) -> list[Study]:
