@@ -133,9 +133,9 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "too many tasks": (("--tasks", "1000"), "tasks must be 1 to 12, got 1000"),
     "too many classes": (("--benchmark", "split-digits", "--tasks", "6"), "tasks must be 1 to 5"),
     "half a task": (("--tasks", "1.5"), "--tasks"),
-    "no seeds": (("--seeds", "0"), "--seeds must be at least 1, got 0"),
+    "no seeds and no trials": (("--seeds", "0", "--trials", "0"), "nothing to run: --seeds 0"),
     "seeds of the search": (("--seeds", "10001"), "--seeds must be at most 10000"),
-    "minus a seed": (("--seeds", "-1"), "--seeds must be at least 1"),
+    "minus a seed": (("--seeds", "-1"), "--seeds must be at least"),
     "minus a trial": (("--trials", "-1"), "--trials must be at least 0, got -1"),
     "many trials": (("--trials", "many"), "--trials"),
     "no generation": (("--generation", "0"), "--generation must be at least 1, got 0"),
@@ -218,7 +218,7 @@ def test_mistakes_in_what_is_kept_and_measured(
 @pytest.mark.parametrize("script", SCRIPTS)
 @pytest.mark.parametrize("mistake", ["benchmark", "preset", "pareto", "seeds", "upside down"])
 def test_every_script_finds_them(run: Run, mistake: str, script: str, tmp_path: Path) -> None:
-    key = "no seeds" if mistake == "seeds" else mistake
+    key = "minus a seed" if mistake == "seeds" else mistake
     arguments, says = MISTAKES[key]
     check_refused(run(*arguments, script=SWEEPS / script), says, script.removesuffix(".py"))
     assert list(tmp_path.iterdir()) == []
@@ -267,7 +267,8 @@ def test_results_that_are_there_stay_as_they_are(run: Run, tmp_path: Path) -> No
     kept = tmp_path / "results" / "runs" / "sweep=old"
     kept.mkdir(parents=True)
     (kept / "a.parquet").write_bytes(b"whatever")
-    for arguments, says in (MISTAKES["no seeds"], MISTAKES["upside down"], MISTAKES["hidden name"]):
+    for mistake in ("minus a seed", "upside down", "hidden name"):
+        arguments, says = MISTAKES[mistake]
         check_refused(run(*arguments), says)
     found = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert found == [kept / "a.parquet"]
@@ -573,6 +574,16 @@ def test_with_data_the_papers_script_wants_all_three(run: Run, tmp_path: Path) -
 def test_fifty_permuted_tasks(run: Run, planned: Planned) -> None:
     run("--benchmark", "permuted-digits", "--tasks", "50", script=PAPER)
     assert {study.protocol.place.tasks for study in planned.runs} == {50}
+
+
+def test_a_search_only(run: Run, planned: Planned) -> None:
+    """Nothing is ranked again or confirmed, and the last line asks for the best trials."""
+    search = ("--trials", "3", "--method", "er", "--method", "naive-sgd", "--seeds")
+    run(*search, "2", script=PAPER)
+    assert [each.total_blocks for each in planned.runs] == [1, 3 + 3 + 1]
+    ended = run(*search, "0", script=PAPER)
+    assert [each.total_blocks for each in planned.runs] == [0, 3]
+    assert "FROM best_trials" in ended.out.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

@@ -172,6 +172,13 @@ def test_seeds_of_search_and_confirmation_never_meet(case: str) -> None:
     assert {cell.split for block in confirmed for cell in block.cells} == {"test"}
 
 
+def test_a_search_only_confirms_nothing() -> None:
+    one = protocol(rerank=0, seeds=0)
+    found = simulate(lambda: StudyRun(study(), one, 2))
+    assert len(found.trials) == one.trials
+    assert all(block.trial is not None for block in found.ran)
+
+
 def test_the_search_never_sees_test_data() -> None:
     found = quiet("search")
     searched = [cell for block in found.ran if block.trial is not None for cell in block.cells]
@@ -442,8 +449,8 @@ def test_asynchronous_sees_all_that_is_known() -> None:
     [
         ({"trials": -1}, 2, "--trials must be at least 0, got -1"),
         ({"generation": 0}, 2, "--generation must be at least 1, got 0"),
-        ({"seeds": 0}, 2, "--seeds must be at least 1, got 0"),
-        ({"seeds": -3}, 2, "--seeds must be at least 1, got -3"),
+        ({"seeds": 0, "keep_minima": (1,)}, 2, "--seeds must be at least 1, got 0"),
+        ({"seeds": -3}, 2, "--seeds must be at least 0, got -3"),
         ({}, 0, "--replicas must be at least 1, got 0"),
     ],
 )

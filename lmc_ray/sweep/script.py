@@ -119,7 +119,8 @@ def main(
         ] = default_trials,
         generation: Annotated[int, typer.Option(help="Trials proposed together.")] = 5,
         seeds: Annotated[
-            int, typer.Option(help="Fresh seeds that confirm each study's best.")
+            int,
+            typer.Option(help="Fresh seeds that confirm each study's best; 0: search only."),
         ] = default_seeds,
         results: Annotated[
             str, typer.Option(envvar="LMC_RESULTS", help="Results root: a folder or a URI.")
@@ -217,7 +218,7 @@ def main(
                 seeds=1 if smoke else seeds,
                 generation=generation,
                 search_seeds=1 if smoke else 2,
-                rerank=0 if smoke else 5,
+                rerank=0 if smoke or not seeds else 5,
                 pareto=pareto is not None,
                 asynchronous=asynchronous,
                 keep_minima=tasks_to_keep(keep, opened.place.tasks),
@@ -233,10 +234,14 @@ def main(
             sweep = sweep_name(script, [(each.protocol, each.studies) for each in courses])
         check_sweep_name(sweep)
         store = Store(results)
+        blocks = 0
         for course in courses:  # all that can be wrong, before anything is written or started
-            course.runs(1 if replicas is None else replicas)
+            checked = course.runs(1 if replicas is None else replicas)
+            blocks += sum(each.total_blocks for each in checked)
             for study in course.studies:
                 check_memory(study, course.opened.benchmark)
+        if not blocks:
+            raise UserError("nothing to run: --seeds 0 confirms nothing and nothing is searched")
         if max_concurrent is not None and max_concurrent < 1:
             raise UserError(f"--max-concurrent must be at least 1, got {max_concurrent}")
         if gpus_per_trial is not None and not 0 <= gpus_per_trial < inf:
@@ -289,8 +294,15 @@ def main(
                     planned = plan(database, sweep, how, kinds, path or ())
                 largest = max(machines.values(), key=lambda machine: machine.gpus_per_trial)
                 whole = run_analyses(planned, store, workplace, largest, console)
-            measured = connectivity is not None
-            _report(console, store, sweep, results, measured=measured, several=several)
+            _report(
+                console,
+                store,
+                sweep,
+                results,
+                confirms=seeds > 0,
+                measured=connectivity is not None,
+                several=several,
+            )
         for title in _unconfirmed(runs):
             print(
                 f"{title}: no trial came to its end (see trials), so none is confirmed: "
@@ -328,7 +340,14 @@ def _unconfirmed(studies: Sequence[StudyRun]) -> list[str]:
 
 
 def _report(
-    console: Console, store: Store, sweep: str, results: str, *, measured: bool, several: bool
+    console: Console,
+    store: Store,
+    sweep: str,
+    results: str,
+    *,
+    confirms: bool,
+    measured: bool,
+    several: bool,
 ) -> None:
     with store.database(sweep) as database:
         sheets = accuracy_sheets(database) + overview_sheets(database)
@@ -354,6 +373,8 @@ def _report(
     if paths:
         console.out(f"Next, paths: .venv/bin/lmc-ray table {root} --what barriers --sweep {sweep}")
     sql = "SELECT study, avg(average_accuracy) FROM runs WHERE purpose = 'confirm' GROUP BY study"
+    if not confirms:
+        sql = "SELECT study, accuracy, params FROM best_trials WHERE place = 1"
     if several:
         sql = sql.replace("study", "benchmark, study")
     console.out(f'In SQL:      .venv/bin/lmc-ray query {root} "{sql}"')

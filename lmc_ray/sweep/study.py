@@ -30,7 +30,7 @@ class Protocol:
     place: Place
     trials: int
     seeds: int
-    """Fresh seeds of the confirmation."""
+    """Fresh seeds of the confirmation; 0: none, only a search."""
     generation: int = 5
     """Trials proposed together; a proposal sees the generations before the last."""
     search_seeds: int = 2
@@ -76,7 +76,7 @@ class StudyRun:
         for name, number, least in (
             ("trials", min(own, protocol.trials), 0),
             ("generation", protocol.generation, 1),
-            ("seeds", protocol.seeds, 1),
+            ("seeds", protocol.seeds, 1 if protocol.keep_minima else 0),
             ("replicas", stack, 1),
         ):
             if number < least:
