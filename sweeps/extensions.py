@@ -1,4 +1,4 @@
-"""Three learners that the paper does not have, beside MC-SGD at the same memory.
+"""Three learners that the paper does not have, beside ER and MC-SGD at the same memory.
 
 ER inside MC-SGD (`er-mcsgd`: SGD on a task replays the memory that the connection uses), averaging
 the weights before and after a task, and an exponential moving average of the steps of SGD. Searched
@@ -15,6 +15,7 @@ SGD = {
     "lr_decay": Range(0.4, 1.0),
     "batch_size": [16, 32, 64],
 }
+REPLAY = {"memory_per_class": 1, "replay_batch_size": 10}
 CONNECT = {
     "memory_per_class": 1,
     "connect_learning_rate": Range(0.005, 0.2, log=True),
@@ -31,8 +32,9 @@ def studies(benchmark: str) -> list[Study]:
     else:
         sgd, connect = SGD | {"dropout": Range(0.0, 0.6)}, CONNECT
     return [
+        Study(method="er", space=sgd | REPLAY | {"replay_memory": ["reservoir", "ring"]}),
         Study(method="mcsgd", space=sgd | connect),
-        Study(method="er-mcsgd", space=sgd | connect | {"replay_batch_size": 10}),
+        Study(method="er-mcsgd", space=sgd | connect | REPLAY),
         Study(method="weight-averaging", space=sgd | {"average_position": Range(0.1, 1.0)}),
         Study(method="ema", space=sgd | {"ema_decay": [0.9, 0.99, 0.999, 0.9999]}),
     ]
