@@ -34,9 +34,10 @@ def studies(benchmark: str) -> list[Study]:
     if "cifar" in benchmark:  # its ResNet has no dropout, and normalises over batches of one task
         sgd = SGD | {"batch_size": [10, 32, 64]}
         connect = CONNECT | {"connect_batches": "by_task", "connect_batch_size": 32}
+        replay = REPLAY | {"replay_batches": ["by_task", "mixed"]}
     else:  # at the paper's 10, Stable SGD forgets more than at these
         sgd = SGD | {"batch_size": [64, 128, 256], "dropout": Range(0.0, 0.6)}
-        connect = CONNECT
+        connect, replay = CONNECT, REPLAY
     return [
         Study(method="naive-sgd", pinned=True),  # searched, it would become Stable SGD
         Study(
@@ -45,8 +46,8 @@ def studies(benchmark: str) -> list[Study]:
             first=[PAPER | {"lr_decay": 0.5}, PAPER | {"lr_decay": 0.8}],
         ),
         Study(method="ewc", space=sgd | {"ewc_strength": Range(0.1, 1_000, log=True)}),
-        Study(method="agem", space=sgd | REPLAY),
-        Study(method="er", space=sgd | REPLAY | {"replay_memory": ["reservoir", "ring"]}),
+        Study(method="agem", space=sgd | replay),
+        Study(method="er", space=sgd | {"replay_memory": ["reservoir", "ring"]} | replay),
         Study(method="mcsgd", space=sgd | connect),
         Study(method="multitask", space=sgd),
     ]

@@ -7,7 +7,7 @@ parameters in the flat vector.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import cycle, islice, pairwise
 from math import ceil
 from typing import Any, NamedTuple
 
@@ -587,7 +587,12 @@ def reservoir(lone: Lone, memory: list[Pair], task: int, seen: int) -> list[Pair
 def replayed(lone: Lone, memory: list[Pair], task: int, step: int) -> tuple[int, Tensor]:
     """Size and gradient of one step's replayed batch; the .grad buffers keep what they have."""
     kept = lone.flat_grad()
-    batch = lone.points(lone.shuffled(memory, "replay", task, step)[: lone.h.replay_batch_size])
+    drawn = lone.shuffled(memory, "replay", task, step)
+    if lone.h.replay_batches == "by_task":
+        size = min(lone.h.replay_batch_size, len(memory))
+        alike = [pair for pair in drawn if pair.task == drawn[0].task]
+        drawn = list(islice(cycle(alike), size))
+    batch = lone.points(drawn[: lone.h.replay_batch_size])
     lone.module.zero_grad()
     lone.loss(batch, lone.factors(batch, "replay-dropout", task, step)).backward()
     gradient = lone.flat_grad()

@@ -140,6 +140,8 @@ REPLAYED: dict[str, dict[str, Any]] = {
     "a small reservoir": {"replay_memory": "reservoir", "replay_batch_size": 9, "epochs": 2},
     "all of it, in the given order": {"replay_batch_size": 1_000, "shuffle": False},
     "dropout": {"dropout": 0.5, "replay_memory": "ring", "replay_batch_size": 7},
+    "a task at a time": {"replay_batches": "by_task", "replay_batch_size": 6},
+    "a task at a time, ring": {"replay_batches": "by_task", "replay_memory": "ring"},
 }
 OTHERS: dict[str, tuple[str, Any, dict[str, dict[str, Any]]]] = {
     "er": ("sequential", lambda lone: reference.replaying(lone, reference.beside), REPLAYED),
@@ -592,6 +594,7 @@ BAD: list[tuple[str, str, Any]] = [
     *(("agem", "replay_batch_size", bad) for bad in (0, -1)),
     *(("er", "memory_per_class", bad) for bad in (0, None)),
     *(("er", "replay_memory", bad) for bad in ("rings", None)),
+    *((method, "replay_batches", "by task") for method in ("er", "agem", "mcsgd")),
     *(("ewc", "ewc_strength", bad) for bad in (-1, -1e-9, NAN, INF)),
     *(("ewc", "ewc_penalty", bad) for bad in ("per-task", None)),
     *(("ewc", "ewc_decay", bad) for bad in (-0.1, 1.1, NAN)),

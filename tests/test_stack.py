@@ -45,6 +45,7 @@ CASES: dict[str, tuple[str, dict[str, Any], int]] = {
     "trio": ("mcsgd", {"examples_per_task": 40}, 5),
     "trio, from sequential": ("mcsgd", {"continue_from": "sequential"}, 5),
     "er": ("er", {"replay_batch_size": 5, "dropout": 0.25}, 5),
+    "er, by task": ("er", {"replay_batches": "by_task", "replay_batch_size": 7}, 0),
     "er, ring": ("er", {"replay_memory": "ring", "memory_per_class": 2}, 0),
     "agem": ("agem", {"replay_batch_size": 5, "dropout": 0.25}, 5),
     "ewc": ("ewc", {"fisher_examples": 24, "dropout": 0.25}, 5),

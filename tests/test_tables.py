@@ -245,6 +245,17 @@ def test_another_initialisation_is_another_configuration(tmp_path: Path):
     assert found.paired.difference.count == 2
 
 
+def test_replay_that_was_stored_before_there_was_a_choice_was_mixed(tmp_path: Path):
+    store, known = Store(str(tmp_path)), {"method": "er", "replay_batch_size": 10}
+    for seed, columns in enumerate(({}, {"replay_batches": "mixed"})):
+        rows = [run(f"a{seed}", seed, average_accuracy=0.5, **known, **columns)]
+        store.commit("s", f"a{seed}", {"runs": rows})
+    with store.database() as database:
+        ((row,),) = accuracy_rows(database)
+        assert database.sql("SELECT DISTINCT replay_batches FROM runs").fetchall() == [("mixed",)]
+    assert len(row.group.runs) == 2
+
+
 def test_each_sweep_has_its_own_table(store: Store):
     store.commit("second", "x", {"runs": [run("m101", 101, average_accuracy=0.3)]})
     with store.database() as database:

@@ -29,7 +29,8 @@ class ExperienceReplay(Remembering[Replaying]):
         """See `Learner.learn`."""
         adjust = None
         if task > 1:
-            replay = Replay(self, self.memory, task, self.common.replay_batch_size)
+            size, by_task = self.common.replay_batch_size, self.common.replay_batches == "by_task"
+            replay = Replay(self, self.memory, task, size, by_task=by_task)
             adjust = self.adjusted(replay)
         self.tensors["sequential"] = learn_task(self, self.tensors["sequential"], task, adjust)
         self.memory = keep_examples(self, self.memory, task)

@@ -24,6 +24,11 @@ def _count(default: int | None, low: int, **more: bool) -> Any:
     return field(default=default, metadata={"range": (low, 2**31 - 1), **more})
 
 
+def _later(default: str) -> Any:
+    """A choice that was added when cells without it had been stored."""
+    return field(default=default, metadata={"later": True})
+
+
 @dataclass(frozen=True, kw_only=True)
 class SGD:
     """SGD with momentum, one task after the other; task t at max(lr_floor, lr·γ^(t-1))."""
@@ -96,6 +101,7 @@ class MCSGD(SGD):
     loss_scale: Literal["mean", "per_example"] = "mean"
     replay_batch_size: int = _count(0, 0, later=True)
     """Remembered examples that SGD on a task replays in every step, as ER does; 0: none."""
+    replay_batches: Literal["mixed", "by_task"] = _later("mixed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +112,8 @@ class Replaying(SGD):
     replay_batch_size: int = _count(10, 1)
     """Remembered examples a step, at most all."""
     replay_memory: Literal["reservoir", "ring"] = "reservoir"
+    replay_batches: Literal["mixed", "by_task"] = _later("mixed")
+    """Out of the whole memory, or of one task in each step: a group for batch normalisation."""
 
 
 @dataclass(frozen=True, kw_only=True)

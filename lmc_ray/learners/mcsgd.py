@@ -92,8 +92,10 @@ class ModeConnectivitySGD(Remembering[MCSGD]):
 
     def _descend(self, start: Theta, task: int) -> Theta:
         """SGD on task t: ŵ_t, or the inner minimum."""
-        replay = self.common.replay_batch_size if task > 1 else 0
-        adjust = replaying(Replay(self, self.memory, task, replay)) if replay else None
+        adjust = None
+        if task > 1 and (size := self.common.replay_batch_size):
+            by_task = self.common.replay_batches == "by_task"
+            adjust = replaying(Replay(self, self.memory, task, size, by_task=by_task))
         return learn_task(self, start, task, adjust)
 
     def _connect(self, connected: Theta, sequential: Theta, task: int) -> Theta:

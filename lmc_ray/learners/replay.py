@@ -31,21 +31,22 @@ class Replay:
         memory: the earlier tasks' examples; not empty.
         task: the present task.
         size: examples a step and replica, all if there are fewer; drawn without replacement.
+        by_task: each step's out of one task, again from the first where that has fewer.
     """
 
-    def __init__(self, learner: Learner[H], memory: Memory, task: int, size: int) -> None:
+    def __init__(
+        self, learner: Learner[H], memory: Memory, task: int, size: int, *, by_task: bool
+    ) -> None:
         self._learner, self._memory, self._task = learner, memory, task
         self.size = min(size, memory.size)
+        self._tasks = memory.remembered_tasks.cpu() if by_task else None
         self._dropout = Dropout(learner.seeds, learner.tensors["dropout"])
         self._units = sum(learner.setting.network.hidden)
 
     def gradient(self, theta: Theta, step: int) -> Theta:
         """Gradient of the mean cross-entropy on this step's replayed examples, with dropout."""
         learner, task, factors = self._learner, self._task, None
-        index = permutations(
-            learner.seeds, self._memory.size, "replay", task, step, count=self.size
-        )
-        batch = remembered(learner.setting, self._memory, index)
+        batch = remembered(learner.setting, self._memory, self._drawn(step))
         if self._dropout.active and self._units:
             path = ("replay-dropout", task, step)
             factors = self._dropout.factors(path, batch.size, self._units)
@@ -54,6 +55,18 @@ class Replay:
         )
         learner.count(batch.size)
         return gradient
+
+    def _drawn(self, step: int) -> Int64[Tensor, "replicas batch"]:
+        """Which remembered examples a step replays."""
+        seeds, path = self._learner.seeds, ("replay", self._task, step)
+        if self._tasks is None:
+            return permutations(seeds, self._memory.size, *path, count=self.size)
+        order = permutations(seeds, self._memory.size, *path)
+        tasks = self._tasks.gather(1, order)
+        own = tasks == tasks[:, :1]  # of the first one's task, which so is drawn by its share
+        first = (~own).int().argsort(dim=1, stable=True)
+        place = torch.arange(self.size) % own.sum(dim=1, keepdim=True)
+        return order.gather(1, first.gather(1, place))
 
 
 def replaying(replay: Replay) -> Adjust:

@@ -123,6 +123,7 @@ _HYPERPARAMETERS = (
     _column("memory_draw", TEXT),
     _column("memory_includes_current", FLAG),
     _column("replay_batch_size", INT, "remembered examples that each step of SGD replays"),
+    _column("replay_batches", TEXT, "each from the whole memory, mixed, or from one task, by_task"),
     _column("replay_memory", TEXT, "how ER's and A-GEM's memory is kept: reservoir or ring"),
     _column("ewc_strength", REAL, "lambda of EWC's penalty"),
     _column("ewc_penalty", TEXT, "per_task or online"),
@@ -403,15 +404,19 @@ CONFIGURATION = (
     "initialisation",
 )
 
-# Hyperparameters that came after cells without them had been stored, which ran as with a 0: beside
-# a column that says whether the cell's method has them.
-_CAME_LATER = {"initialisation": "learning_rate", "replay_batch_size": "connect_learning_rate"}
+# Hyperparameters that came after cells without them had been stored: the column that says whether
+# the cell's method has them, and what it then ran as with.
+_CAME_LATER = {
+    "initialisation": ("learning_rate", 0),
+    "replay_batch_size": ("connect_learning_rate", 0),
+    "replay_batches": ("replay_batch_size", "mixed"),
+}
 
 
 def with_defaults(runs: pa.Table) -> pa.Table:
     """Rows of `runs`, those of older files as today's: else a configuration would be two."""
-    for name, has in _CAME_LATER.items():
-        choice = [runs[has].is_valid(), runs[name].fill_null(0), runs[name]]
+    for name, (has, default) in _CAME_LATER.items():
+        choice = [runs[has].is_valid(), runs[name].fill_null(default), runs[name]]
         column = pc.call_function("if_else", choice)
         runs = runs.set_column(runs.schema.get_field_index(name), runs.schema.field(name), column)
     return runs
