@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from scipy.special import stdtr, stdtrit
@@ -43,7 +43,13 @@ def summarise(values: Iterable[float]) -> Summary:
     if count == 1:
         return Summary(count, mean, None, None, None)
     std = math.sqrt(math.fsum((number - mean) ** 2 for number in numbers) / (count - 1))
+    if std < _ROUNDING * max(map(abs, numbers)):
+        std = 0.0
     return from_moments(count, mean, std)
+
+
+_ROUNDING = 1e-12
+"""Scatter below this share of the values is rounding: they are equal."""
 
 
 def from_moments(count: int, mean: float, std: float | None) -> Summary:
@@ -56,14 +62,19 @@ def from_moments(count: int, mean: float, std: float | None) -> Summary:
     """
     if count == 1 or std is None or not math.isfinite(mean):
         return Summary(count, mean, None, None, None)
-    half = _quantile(count - 1) * std / math.sqrt(count)
+    half = half_width(count, std)
     return Summary(count, mean, std, mean - half, mean + half)
 
 
+def half_width(count: int, std: float, comparisons: int = 1) -> float:
+    """Half of the 95 % t-interval of a mean; of so many means together (Bonferroni)."""
+    return _quantile(count - 1, comparisons) * std / math.sqrt(count)
+
+
 @cache
-def _quantile(freedom: int) -> float:
+def _quantile(freedom: int, comparisons: int) -> float:
     """Of Student's t, for 95 % on both sides together."""
-    return float(stdtrit(freedom, 0.975))
+    return float(stdtrit(freedom, 1 - 0.025 / comparisons))
 
 
 FEWEST_PAIRS = 6
@@ -78,7 +89,7 @@ class Paired:
     """Differences of two methods over the seeds that both have.
 
     Attributes:
-        difference: their mean and its 95 % t-interval.
+        difference: their mean and its 95 % t-interval; none where all are equal.
         p: two-sided p-value of the sign-flip test, exact up to 16 pairs; None below 6, or where a
             difference is not finite.
         effect: mean over standard deviation (Cohen's d_z); None without scatter.
@@ -104,6 +115,8 @@ def paired(differences: Iterable[float]) -> Paired:
     numbers = [float(each) for each in differences]
     summary = summarise(numbers)
     effect = summary.mean / summary.std if summary.std else None
+    if summary.std == 0:  # of a few seeds, and no sign that others would say the same
+        summary = replace(summary, low=None, high=None)
     if summary.count < FEWEST_PAIRS or not all(map(math.isfinite, numbers)):
         return Paired(summary, None, effect)
     scaled = np.array(numbers) / (max(map(abs, numbers)) or 1)

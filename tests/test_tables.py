@@ -386,13 +386,17 @@ def test_short_numbers(number: float | None, text: str):
     assert short(number) == text
 
 
-def rotated_mnist(store: Store, method: str, accuracies: list[float]) -> None:
+def rotated_mnist(
+    store: Store, method: str, accuracies: list[float], memory: int | None = None
+) -> None:
     place = {"benchmark": "rotated-mnist", "tasks": 20, "angle": 9.0, "method": method}
+    name = f"{method}-{memory}"
     rows = [
-        run(f"{method}-{seed}", seed, average_accuracy=accuracy, forgetting=0.1, **place)
+        run(f"{name}-{seed}", seed, average_accuracy=accuracy, forgetting=0.1, **place)
+        | {"memory_per_class": memory}
         for seed, accuracy in enumerate(accuracies)
     ]
-    store.commit("paper", method, {"runs": rows})
+    store.commit("paper", name, {"runs": rows})
 
 
 SIX = [0.83, 0.82, 0.835, 0.81, 0.84, 0.825]
@@ -420,7 +424,7 @@ def test_beside_the_paper(tmp_path: Path):
 def test_compare(tmp_path: Path):
     store = Store(str(tmp_path))
     rotated_mnist(store, "mcsgd", SIX)
-    rotated_mnist(store, "stable-sgd", [each - 0.1 for each in SIX[:5]])
+    rotated_mnist(store, "stable-sgd", [each * 0.9 for each in SIX[:5]])
     rotated_mnist(store, "er", [each - 0.01 * (1 + seed % 2) for seed, each in enumerate(SIX)])
     with store.database() as database:
         stable, er = compare(database, "mcsgd", ["stable-sgd", "er"])
@@ -459,13 +463,83 @@ def test_a_seed_that_diverged_is_told_beside_a_comparison(tmp_path: Path):
 
 def test_compare_corrects_for_all_that_is_asked(tmp_path: Path):
     store = Store(str(tmp_path))
-    rotated_mnist(store, "mcsgd", SIX)
-    for method in ("er", "agem"):
-        rotated_mnist(store, method, [each - 0.01 * seed for seed, each in enumerate(SIX, 1)])
+    eight = [*SIX, 0.815, 0.822]
+    rotated_mnist(store, "mcsgd", eight)
+    for method in ("er", "agem", "ewc"):
+        wins = [each - 0.01 * seed for seed, each in enumerate(eight, 1)]
+        rotated_mnist(store, method, [wins[0] + 0.02, *wins[1:]])
     with store.database() as database:
-        one, two = compare(database, "mcsgd", ["er", "agem"])
-    assert one.p == two.p == 2 * 2 / 2**6
-    assert one.verdict == "no difference shown"
+        (alone,) = compare(database, "mcsgd", ["er"])
+        three = compare(database, "mcsgd", ["er", "agem", "ewc"])
+        (twice,) = compare(database, "mcsgd", ["er", "er"])
+    assert (alone.p, alone.verdict) == (4 / 2**8, "better")
+    assert [each.p for each in three] == [3 * 4 / 2**8] * 3
+    assert [each.verdict for each in three] == ["better"] * 3
+    assert twice == alone
+
+
+def test_what_another_sweep_took_over_is_no_further_test(tmp_path: Path):
+    store = Store(str(tmp_path))
+    rotated_mnist(store, "mcsgd", SIX)
+    rotated_mnist(store, "er", [each - 0.01 * seed for seed, each in enumerate(SIX, 1)])
+    cells = {row["cell_id"]: {} for row in store.committed("paper").values()}
+    store.reuse("beside", "x", cells)
+    with store.database() as database:
+        both = compare(database, "mcsgd", ["er"])
+    assert [each.method.runs[0]["sweep"] for each in both] == ["beside", "paper"]
+    assert [(each.p, each.verdict) for each in both] == [(2 / 2**6, "better")] * 2
+
+
+def test_a_large_loss_is_shown_however_much_is_asked(tmp_path: Path):
+    """Six pairs can bear one test; with more, the interval decides, as with five pairs."""
+    store = Store(str(tmp_path))
+    rotated_mnist(store, "mcsgd", [each - 0.4 - 0.01 * seed for seed, each in enumerate(SIX)])
+    for method in ("er", "agem"):
+        rotated_mnist(store, method, SIX)
+    rotated_mnist(store, "ewc", [each - 0.42 for each in SIX])
+    with store.database() as database:
+        found = compare(database, "mcsgd", ["er", "agem", "ewc"])
+        text = render(compare_sheets(found))
+        (one,) = compare(database, "mcsgd", ["er"])
+    assert (one.verdict, one.worse) == ("worse", True)
+    few = "too few seeds for so many tests"
+    assert [each.verdict for each in found] == [f"worse (interval below 0; {few})"] * 2 + [few]
+    assert [each.worse for each in found] == [True, True, False]
+    assert "widened for the number of comparisons" in text
+
+
+def test_equal_differences_of_few_seeds_show_nothing(tmp_path: Path):
+    """Two seeds may well differ by the same, as accuracies are multiples of one over the images."""
+    store = Store(str(tmp_path))
+    rotated_mnist(store, "mcsgd", [0.7, 0.8])
+    rotated_mnist(store, "er", [0.8, 0.9])
+    with store.database() as database:
+        (found,) = compare(database, "mcsgd", ["er"])
+        text = render(compare_sheets([found]))
+    assert (found.paired.effect, found.worse) == (None, False)
+    assert "-10.00" in text
+    assert max(map(len, text.splitlines())) <= 120
+
+
+def test_methods_are_compared_at_equal_memory(tmp_path: Path):
+    """Of fronts, the points of equal memory; of single configurations, with a word."""
+    store = Store(str(tmp_path))
+    for memory, better in ((1, 0.0), (3, 0.2)):
+        rotated_mnist(store, "mcsgd", [each + better for each in SIX], memory)
+        er = [each + better - 0.01 * seed for seed, each in enumerate(SIX, 1)]
+        rotated_mnist(store, "er", er, memory)
+    rotated_mnist(store, "agem", SIX[::-1], 7)
+    rotated_mnist(store, "ewc", SIX[::-1])
+    with store.database() as database:
+        found = compare(database, "mcsgd", ["er", "agem", "ewc"])
+        text = render(compare_sheets(found))
+    memories = [
+        tuple(group.runs[0]["memory_per_class"] for group in (each.method, each.baseline))
+        for each in found
+    ]
+    assert memories == [(1, 1), (3, 3), (1, 7), (3, 7), (1, None), (3, None)]
+    assert "MC-SGD 2 and A-GEM keep 3 and 7 examples per class and task" in text
+    assert "ER 1 keep" not in text
 
 
 def test_nothing_is_confirmed_yet(tmp_path: Path):

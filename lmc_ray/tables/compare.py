@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lmc_ray.errors import UserError, unknown
-from lmc_ray.statistics import FEWEST_PAIRS, Paired, Summary, holm, paired
+from lmc_ray.statistics import FEWEST_PAIRS, Paired, Summary, half_width, holm, paired
 from lmc_ray.tables.groups import Group, by_setting, called, confirmed, title
 from lmc_ray.tables.sheet import NOT_AVAILABLE, Sheet
 
@@ -20,6 +20,10 @@ _NOTES = (
     "p: two-sided sign-flip test of the paired differences, exact up to 16 pairs; Holm: corrected "
     "for all tests asked for; effect: mean over standard deviation of the differences (d_z)",
 )
+_BY_INTERVAL = (
+    "interval below 0: also when it is widened for the number of comparisons (Bonferroni), as no "
+    "sign-flip test of so few pairs could come below 0.05"
+)
 
 
 @dataclass(frozen=True)
@@ -31,24 +35,35 @@ class Comparison:
         baseline: what it is compared with.
         paired: their differences by seed, as fractions.
         p: the p-value corrected by Holm; None with too few pairs for a test.
+        asked: how many different comparisons were asked for together.
+        tests: how many of them are corrected together, as they have a p-value.
     """
 
     method: Group
     baseline: Group
     paired: Paired
     p: float | None
+    asked: int
+    tests: int
 
     @property
     def verdict(self) -> str:
-        """`better`, `worse`, or neither shown."""
+        """`better`, `worse`, or neither shown.
+
+        With so few seeds that no test could show anything, the interval decides whether it is
+        worse, as wide as the number of comparisons demands.
+        """
         difference = self.paired.difference
-        if self.p is not None:
-            if self.p >= SIGNIFICANT:
-                return "no difference shown"
+        if self.p is not None and self.p < SIGNIFICANT:
             return "better" if difference.mean > 0 else "worse"
-        if difference.high is not None and difference.high < 0:
-            return "worse (interval below 0; too few seeds for a test)"
-        return "too few seeds for a test"
+        if self.p is not None and self.tests * 2 / 2**difference.count < SIGNIFICANT:
+            return "no difference shown"
+        few = "too few seeds for a test" if self.p is None else "too few seeds for so many tests"
+        if difference.high is not None and difference.std is not None:
+            high = difference.mean + half_width(difference.count, difference.std, self.asked)
+            if high < 0:
+                return f"worse (interval below 0; {few})"
+        return few
 
     @property
     def worse(self) -> bool:
@@ -84,23 +99,42 @@ def compare(
         if not called(name, groups):
             known = {known for group in groups for known in (group.method, group.name)}
             raise unknown("method among the confirmed ones", name, known)
-    pairs = []
+    pairs: list[tuple[Group, Group, Paired]] = []
     for together in by_setting(groups).values():
         ours = called(method, together)
-        theirs = [group for name in baselines for group in called(name, together)]
-        for a in ours:
-            for b in theirs:
-                if a is not b and (found := _differences(a, b)):
+        for name in dict.fromkeys(baselines):
+            for a, b in _at_equal_memory(ours, called(name, together)):
+                if found := _differences(a, b):
                     pairs.append((a, b, paired(found)))
     if not pairs:
         raise UserError(
             f"{method} and {', '.join(baselines)} have no finished seed in common: confirm them in"
             " one sweep"
         )
-    corrected = iter(holm([each.p for *_, each in pairs if each.p is not None]))
+    # A sweep that took cells over shows them again, which is not one more test.
+    different = {_cells(a, b): each for a, b, each in pairs}
+    tested = [key for key, each in different.items() if each.p is not None]
+    corrected = dict(zip(tested, holm([different[key].p or 0 for key in tested]), strict=True))
     return [
-        Comparison(a, b, each, None if each.p is None else next(corrected)) for a, b, each in pairs
+        Comparison(a, b, each, corrected.get(_cells(a, b)), len(different), len(tested))
+        for a, b, each in pairs
     ]
+
+
+def _cells(*groups: Group) -> tuple[frozenset[str], ...]:
+    return tuple(frozenset(run["cell_id"] for run in group.finished) for group in groups)
+
+
+def _at_equal_memory(ours: Sequence[Group], theirs: Sequence[Group]) -> list[tuple[Group, Group]]:
+    """Which to compare: of several configurations (a Pareto front), those of equal memory."""
+    every = [(a, b) for a in ours for b in theirs if a is not b]
+    equal = [(a, b) for a, b in every if len({*_memories(a, b)}) < 2]
+    return equal or every
+
+
+def _memories(*groups: Group) -> list[int]:
+    memories = [group.runs[0]["memory_per_class"] for group in groups]
+    return [each for each in memories if each is not None]
 
 
 def compare_sheets(comparisons: Sequence[Comparison]) -> list[Sheet]:
@@ -128,6 +162,14 @@ def compare_sheets(comparisons: Sequence[Comparison]) -> list[Sheet]:
             for group in named.values()
             if len(group.finished) < len(group.runs)
         ]
+        notes += [
+            f"{each.method.label} and {each.baseline.label} keep"
+            f" {' and '.join(map(str, memories))} examples per class and task"
+            for each in rows
+            if len({*(memories := _memories(each.method, each.baseline))}) > 1
+        ]
+        if any("interval" in each.verdict for each in rows):
+            notes.append(_BY_INTERVAL)
         if any(each.p is None for each in rows):
             notes.append(f"a sign-flip test needs at least {FEWEST_PAIRS} pairs")
         sheets.append(Sheet(heading, columns, [_row(each) for each in rows], [*notes, *_NOTES]))
