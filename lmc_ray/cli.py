@@ -77,7 +77,7 @@ def query(
     The query sees the tables and views that --views lists, each cell once, and nothing else; it
     cannot change them. For example:
 
-    lmc-ray query results "SELECT method, avg(average_accuracy) FROM runs GROUP BY method"
+    lmc-ray query results "SELECT method, avg(average_accuracy) FROM confirmed GROUP BY method"
     """
     import pyarrow
 

@@ -76,7 +76,8 @@ def path_rows(
     """The line between two minima on each task, and a curve where the line rises above both ends.
 
     The curve (quadratic Bézier) is trained on the task's training examples. A line that climbs to a
-    bad end is not bent: no curve makes an end better.
+    bad end is not bent: no curve makes an end better. On a task that the start was not trained on
+    there is no rise: that accuracy is kept would say nothing.
     """
     rows: dict[str, list[Row]] = {"paths": [], "barriers": []}
     pair = _pair(ends, control)
@@ -103,7 +104,10 @@ def path_rows(
         for name, curve in curves.items():
             keys = pair | {"curve": name, "eval_task": task, "split": place.split}
             heights = barriers(curve, 0, same_task=ends[0].task == ends[1].task)
-            rows["barriers"].append(keys | asdict(heights))
+            row = keys | asdict(heights)
+            if task > ends[0].task:
+                row |= {"loss_rise": None, "error_rise": None, "connected": None}
+            rows["barriers"].append(row)
             rows["paths"] += [
                 keys | {"alpha": alpha, "accuracy": accuracy, "loss": loss}
                 for alpha, accuracy, loss in zip(

@@ -4,10 +4,12 @@ Source: Mirzadeh et al. 2021 (arXiv:2010.04495), Table 1: 20 tasks, 5 seeds, mem
 class and task. Their hyperparameters were chosen on test accuracy; ours never are.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 SOURCE = "Mirzadeh et al. 2021 (arXiv:2010.04495), Table 1"
-MEMORY_PER_CLASS = 1
+_MEMORY_PER_CLASS = 1
 TASKS = 20
 SEEDS = 5
 _ANGLE = 9.0
@@ -61,15 +63,19 @@ TABLE_1: dict[str, dict[str, Published]] = {
 }
 
 
-def published(benchmark: str, tasks: int, angle: float | None, method: str) -> Published | None:
-    """The paper's number for the same sequence of tasks; None where it has none.
+def published(run: Mapping[str, Any]) -> Published | None:
+    """The paper's number for what a cell ran; None where it has none.
 
     Args:
-        benchmark: canonical name.
-        tasks: how many.
-        angle: degrees between neighbouring tasks; the paper's rotated MNIST has 9.
-        method: as the store names it.
+        run: a row of `runs`. The number is for the same tasks, the same network, one epoch a task
+            and, of methods with a memory, the same memory.
     """
-    if tasks != TASKS or (benchmark == "rotated-mnist" and angle != _ANGLE):
-        return None
-    return TABLE_1.get(benchmark, {}).get(method)
+    benchmark = run["benchmark"]
+    network = "resnet18-20" if benchmark == "split-cifar100" else "mlp-256-256"
+    same = (
+        run["tasks"] == TASKS
+        and (benchmark != "rotated-mnist" or run["angle"] == _ANGLE)
+        and (run["network"], run["epochs"]) == (network, 1)
+        and run["memory_per_class"] in (None, _MEMORY_PER_CLASS)
+    )
+    return TABLE_1.get(benchmark, {}).get(run["method"]) if same else None

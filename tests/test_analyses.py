@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +132,26 @@ def test_seeds_meet_their_own_control(trained: Store) -> None:
             assert each.ends[0].cell_id == each.ends[1].cell_id
 
 
+def test_each_benchmark_has_its_own_controls(trained: Store, tmp_path: Path) -> None:
+    both = Store(str(tmp_path))
+    with trained.database() as database:
+        minima = database.sql("SELECT * EXCLUDE (sweep) FROM minima").to_arrow_table().to_pylist()
+    runs = trained.committed("s").values()
+    for benchmark in ("rotated-digits", "permuted-digits"):
+        rows = {"runs": runs, "minima": minima}
+        renamed = {
+            table: [row | {"cell_id": f"{benchmark} {row['cell_id']}"} for row in each]
+            for table, each in rows.items()
+        }
+        for row in renamed["runs"]:
+            row["config"] = json.dumps(json.loads(row["config"]) | {"benchmark": benchmark})
+            del row["sweep"]
+        both.commit("s", benchmark, renamed)
+    pairs = [each.ends for each in planned(both).analyses if each.control == "other-init"]
+    assert len({start.cell_id for start, *_ in pairs}) == 2 * 3
+    assert all(a.cell_id.split()[0] == b.cell_id.split()[0] for a, b in pairs)
+
+
 def test_an_analysis_is_its_specification(trained: Store) -> None:
     one = planned(trained, kinds=("path",)).analyses[0]
     told = json.loads(one.config)
@@ -214,7 +234,10 @@ def test_a_path_is_the_line_itself(here: Place) -> None:
         assert [row["alpha"] for row in rows] == [0, 0.25, 0.5, 0.75, 1]
         assert [row["loss"] for row in rows] == line.loss[0].tolist()
         (height,) = (row for row in found["barriers"] if row["eval_task"] == task)
-        assert height["loss_rise"] == barriers(line, 0, same_task=False).loss_rise
+        heights = asdict(barriers(line, 0, same_task=False))
+        untrained = ("loss_rise", "error_rise", "connected") if task > 1 else ()
+        heights |= dict.fromkeys(untrained)
+        assert {name: height[name] for name in heights} == heights
         assert height["instability"] is None
         assert height["path_id"] == "sequential:1->multitask:3"
         assert (height["from_seed"], height["to_task"], height["curve"]) == (3, 3, "linear")
@@ -278,9 +301,17 @@ def test_a_spectrum_and_its_overlaps(here: Place) -> None:
     everything = here.setting.examples(1)
     bent = hessian_product(here.setting.network, at[None], everything, None, 20)(way[None])
     assert float((way * bent[0]).sum()) <= found[0]["eigenvalue"] + 1e-9
-    for row in found:
-        assert 0 <= row["overlap_sequential"] <= 1
-        assert 0 <= row["overlap_multitask"] <= 1
+    # And the directions are those of the Hessian itself, put together column by column.
+    unit = torch.eye(len(at), dtype=at.dtype)
+    columns = [
+        hessian_product(here.setting.network, at[None], everything, None, 20)(each[None])[0]
+        for each in unit
+    ]
+    _, directions = torch.linalg.eigh(torch.stack(columns))
+    for rank, row in enumerate(found, 1):
+        for name, end in (("sequential", one), ("multitask", two)):
+            along = (directions[:, -rank] @ (end - at)) / (end - at).norm()
+            assert row[f"overlap_{name}"] == pytest.approx(abs(float(along)), abs=1e-5)
 
 
 def test_three_minima_in_line_have_no_plane(here: Place) -> None:

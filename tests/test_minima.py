@@ -309,12 +309,13 @@ def test_room(place: Place) -> None:
 
 
 def test_the_same_name_with_other_minima_is_another_sweep(place: Place) -> None:
-    protocol = Protocol(place=place, trials=0, seeds=2, keep_minima=KEEP)
+    protocol = Protocol(place=place, trials=0, seeds=2, path_points=3, keep_minima=KEEP)
     study = StudyRun(Study(method="mcsgd", space=vars(values("mcsgd", batch_size=64))), protocol, 1)
     cells = block(place).cells
     assert study.difference(cells[0].specification) is None
     other = block(place, ()).cells[0].specification
     assert study.difference(other) == "it kept no minima, it is to keep minima of tasks 1,3"
-    assert (
-        study.difference(replace(cells[0], purpose="search", keep_minima=()).specification) is None
-    )
+    search = replace(cells[0], purpose="search", path_points=0, keep_minima=())
+    assert study.difference(search.specification) is None
+    without = replace(cells[0], path_points=0).specification
+    assert study.difference(without) == "it measured no paths, it is to measure paths of 3 points"

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from results import barrier, cells, path, run, trial
 from small_study import FINE, METHODS, SEEDS, TASKS, small_study
@@ -21,7 +22,8 @@ from small_study import FINE, METHODS, SEEDS, TASKS, small_study
 from lmc_ray.errors import UserError
 from lmc_ray.report import palette, write_figures, write_report
 from lmc_ray.report.collect import collect
-from lmc_ray.report.exhibits import Exhibit, Heat, Intervals, Lines, left_out, spread_out
+from lmc_ray.report.exhibits import Curve, Exhibit, Heat, Intervals, Lines, left_out, spread_out
+from lmc_ray.report.figures import save
 from lmc_ray.report.importances import FEWEST_TRIALS, importance_rows, importances
 from lmc_ray.report.interactive import draw
 from lmc_ray.report.paths import IS_OWN, QUESTIONS
@@ -470,6 +472,27 @@ def test_nights(exhibits: dict[str, Exhibit]):
     assert sheet
     assert sheet.rows[0][0] == "2026-11-20"
     assert [row[-1] for row in sheet.rows if row[0] == "2026-11-19"] == ["regressed"] * 2
+
+
+def test_nights_are_drawn_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Also where the method that is drawn first has missed one."""
+    days = ["2026-11-20", "2026-11-21", "2026-11-22"]
+    curves = [
+        Curve(
+            name, palette.Style(place), nights, [Summary(1, 50.0, None, None, None)] * len(nights)
+        )
+        for place, (name, nights) in enumerate((("one", days[::2]), ("other", days)))
+    ]
+    exhibit = Exhibit("nights", "Nights", "", "", [Lines("", "night", "accuracy", curves)])
+    seen: list[str] = []
+
+    def look(figure: Figure, *_: Any, **__: Any) -> None:
+        figure.canvas.draw()
+        seen.extend(label.get_text() for label in figure.axes[0].get_xticklabels())
+
+    monkeypatch.setattr(Figure, "savefig", look)
+    save(exhibit, tmp_path / "nights.png", "png")
+    assert seen == days
 
 
 def test_infinite_losses_have_a_mean_and_no_interval(tmp_path: Path):

@@ -483,7 +483,7 @@ def test_what_a_sweep_says_at_its_end(
     ended = run("--results", "my results", "--trials", "2", script=SWEEPS / "continual.py")
     assert ended.status == 0
     assert "--what barriers" not in ended.out  # there are none
-    assert "query 'my results' \"SELECT" in ended.out
+    assert re.search(r"query 'my results' --sweep continual-\S+ \"SELECT", ended.out)
     assert ended.err.startswith("Stable SGD: no trial came to its end")
     assert len(ended.err.splitlines()) == 1  # naive SGD searches nothing, and is confirmed
 

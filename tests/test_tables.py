@@ -145,6 +145,7 @@ def test_text(store: Store):
 def test_widest_table_fits_a_terminal(tmp_path: Path):
     store = Store(str(tmp_path))
     settings = {"benchmark": "rotated-mnist", "tasks": 20, "angle": 9.0}
+    settings |= {"network": "mlp-256-256", "epochs": 1}
     runs, barriers = [], []
     for method in ("naive-sgd", "stable-sgd", "mcsgd", "multitask"):
         for seed in range(5):
@@ -390,6 +391,7 @@ def rotated_mnist(
     store: Store, method: str, accuracies: list[float], memory: int | None = None
 ) -> None:
     place = {"benchmark": "rotated-mnist", "tasks": 20, "angle": 9.0, "method": method}
+    place |= {"network": "mlp-256-256", "epochs": 1}
     name = f"{method}-{memory}"
     rows = [
         run(f"{name}-{seed}", seed, average_accuracy=accuracy, forgetting=0.1, **place)
@@ -455,6 +457,7 @@ def test_a_seed_that_diverged_is_told_beside_a_comparison(tmp_path: Path):
     rotated_mnist(store, "mcsgd", SIX)
     rotated_mnist(store, "er", SIX[1:])
     place = {"benchmark": "rotated-mnist", "tasks": 20, "angle": 9.0, "method": "er"}
+    place |= {"network": "mlp-256-256", "epochs": 1}
     store.commit("paper", "lost", {"runs": [run("lost", 9, status="diverged", **place)]})
     with store.database() as database:
         text = render(compare_sheets(compare(database, "mcsgd", ["er"])))
@@ -551,13 +554,25 @@ def test_nothing_is_confirmed_yet(tmp_path: Path):
 
 
 def test_the_papers_numbers_are_for_its_own_tasks():
-    printed = paper.published("rotated-mnist", 20, 9.0, "mcsgd")
+    own = {"benchmark": "rotated-mnist", "tasks": 20, "angle": 9.0, "method": "mcsgd"}
+    own |= {"network": "mlp-256-256", "epochs": 1, "memory_per_class": 1}
+    printed = paper.published(own)
     assert printed
     assert (printed.accuracy, printed.forgetting) == (82.3, 0.08)
-    assert paper.published("rotated-mnist", 20, 18.0, "mcsgd") is None
-    assert paper.published("rotated-mnist", 10, 9.0, "mcsgd") is None
-    assert paper.published("rotated-digits", 20, 9.0, "mcsgd") is None
-    assert paper.published("permuted-mnist", 20, None, "stable-sgd")
+    for other in (
+        {"angle": 18.0},
+        {"tasks": 10},
+        {"benchmark": "rotated-digits"},
+        {"network": "mlp-1000-1000"},
+        {"epochs": 5},
+        {"memory_per_class": 2},
+        {"method": "ema"},
+    ):
+        assert paper.published(own | other) is None
+    permuted = {"benchmark": "permuted-mnist", "angle": None}
+    assert paper.published(own | permuted | {"method": "stable-sgd", "memory_per_class": None})
+    assert paper.published(own | permuted | {"benchmark": "split-cifar100"}) is None
+    assert paper.published(own | {"benchmark": "split-cifar100", "network": "resnet18-20"})
 
 
 def test_table_needs_neither_torch_nor_ray(store: Store):

@@ -138,6 +138,9 @@ def _text(words: str) -> str:
 
 
 def _lines(axis: Axes, panel: Lines, handles: dict[str, Any]) -> None:
+    words = sorted({x for curve in panel.curves for x in curve.x if isinstance(x, str)})
+    if words:  # else their order would be the one in which the curves come to them
+        axis.xaxis.update_units(words)
     for curve in panel.curves:
         handles.setdefault(_text(curve.name), _curve(axis, curve))
     axis.set_xlabel(_text(panel.x_label))
@@ -146,7 +149,7 @@ def _lines(axis: Axes, panel: Lines, handles: dict[str, Any]) -> None:
         axis.set_ylim(bottom=max(0.0, axis.get_ylim()[0]))
     if all(whole(curve.x) for curve in panel.curves):
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if panel.curves and isinstance(panel.curves[0].x[0], str):
+    if words:
         axis.tick_params(axis="x", labelrotation=90)
 
 

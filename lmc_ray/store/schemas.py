@@ -216,7 +216,11 @@ TABLES: Mapping[str, Table] = {
             _CELL,
             _PATH,
             _EVALUATED,
-            _column("loss_rise", REAL, "highest loss on the path minus the loss at its from end"),
+            _column(
+                "loss_rise",
+                REAL,
+                "highest loss on the path minus its from end's; null if untrained",
+            ),
             _column("error_rise", REAL, "the same of the error; fraction"),
             _column("connected", FLAG, "error_rise < 0.02"),
             _column("loss_barrier", REAL, "highest excess of the loss over its chord"),

@@ -196,22 +196,29 @@ def _kept(
         [sweep],
     ).fetchall()
     weights: dict[End, Weights] = {}
-    cells: dict[str, tuple[str, str, str, int]] = {}
+    cells: dict[str, tuple[str, str, dict[str, Any], int]] = {}
     ends: dict[str, dict[tuple[str, int], End]] = {}
     for cell, seed, minimum, task, uri, sha256, method, purpose, config in rows:
         end = End(cell, seed, minimum, task)
         weights[end] = Weights(uri, sha256)
-        cells[cell] = method, purpose, config, seed
+        cells[cell] = method, purpose, json.loads(config), seed
         ends.setdefault(cell, {})[minimum, task] = end
-    controls = {seed: ends[cell] for cell, (_, what, _, seed) in cells.items() if what == "control"}
+    controls = {
+        (_place(specification), seed): ends[cell]
+        for cell, (_, purpose, specification, seed) in cells.items()
+        if purpose == "control"
+    }
     configurations: dict[str, list[_Seed]] = {}
-    for cell, (method, purpose, config, seed) in cells.items():
+    for cell, (method, purpose, specification, seed) in cells.items():
         if purpose == "confirm":
-            specification = json.loads(config)
-            place = Place(**{name: specification[name] for name in Place.__dataclass_fields__})
-            each = _Seed(method, place, ends[cell], controls.get(seed, {}))
+            place = _place(specification)
+            each = _Seed(method, place, ends[cell], controls.get((place, seed), {}))
             configurations.setdefault(configuration(specification), []).append(each)
     return weights, list(configurations.values())
+
+
+def _place(specification: Mapping[str, Any]) -> Place:
+    return Place(**{name: specification[name] for name in Place.__dataclass_fields__})
 
 
 def _of_seed(seed: _Seed, how: Connectivity) -> list[Analysis]:

@@ -377,4 +377,4 @@ def _report(
         sql = "SELECT study, accuracy, params FROM best_trials WHERE place = 1"
     if several:
         sql = sql.replace("study", "benchmark, study")
-    console.out(f'In SQL:      .venv/bin/lmc-ray query {root} "{sql}"')
+    console.out(f'In SQL:      .venv/bin/lmc-ray query {root} --sweep {sweep} "{sql}"')

@@ -180,6 +180,11 @@ class StudyRun:
                 return f"{name} {stored} is out of its range now"
             if name not in self.space and stored != value:
                 return f"{name} was {stored}, is {value} now"
+        points = specification["path_points"]
+        if specification["purpose"] == self._purpose and points != self.path_points:
+            return (
+                f"it measured {_paths_of(points)}, it is to measure {_paths_of(self.path_points)}"
+            )
         kept = tuple(specification.get("keep_minima", ()))
         if specification["purpose"] == self._purpose and kept != self.protocol.keep_minima:
             return (
@@ -362,6 +367,10 @@ class StudyRun:
             path_points=0 if search else self.path_points,
             keep_minima=() if search else self.protocol.keep_minima,
         )
+
+
+def _paths_of(points: int) -> str:
+    return f"paths of {points} points" if points else "no paths"
 
 
 def _minima_of(tasks: Sequence[int]) -> str:

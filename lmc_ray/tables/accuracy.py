@@ -118,9 +118,7 @@ def _row(rises: _Rises, group: Group, others: Sequence[Group]) -> AccuracyRow:
         memory_per_class=first["memory_per_class"],
         gradient_evaluations=_mean(runs, "gradient_evaluations"),
         examples_seen=_mean(runs, "examples_seen"),
-        paper=paper.published(first["benchmark"], first["tasks"], first["angle"], group.method)
-        if first["memory_per_class"] in (None, paper.MEMORY_PER_CLASS)
-        else None,
+        paper=paper.published(first),
     )
 
 

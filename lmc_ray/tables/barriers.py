@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmc_ray.statistics import Summary, summarise
 from lmc_ray.tables.groups import Group, confirmed, title
-from lmc_ray.tables.sheet import Sheet, spread
+from lmc_ray.tables.sheet import NOT_AVAILABLE, Sheet, spread
 
 if TYPE_CHECKING:
     import duckdb
@@ -34,7 +34,8 @@ class BarriersRow:
         path: from which minimum to which, in words.
         eval_task: the task whose examples were scored.
         measures: loss_rise, error_rise, loss_barrier and error_barrier; errors are fractions.
-        connected: seeds whose error rises by less than 0.02.
+        connected: seeds whose error rises by less than 0.02; None on a task that the start was not
+            trained on, which has no rise.
         seeds: how many measured the path.
     """
 
@@ -42,7 +43,7 @@ class BarriersRow:
     path: str
     eval_task: int
     measures: dict[str, Summary]
-    connected: int
+    connected: int | None
     seeds: int
 
 
@@ -76,7 +77,9 @@ def _of_group(database: "duckdb.DuckDBPyConnection", group: Group) -> list[Barri
                 for name in _MEASURES
                 if (values := [row[name] for row in rows if row[name] is not None])
             },
-            connected=sum(bool(row["connected"]) for row in rows),
+            connected=sum(connected)
+            if (connected := [row["connected"] for row in rows if row["connected"] is not None])
+            else None,
             seeds=len(rows),
         )
         for rows in by_path.values()
@@ -105,7 +108,7 @@ def _sheet(rows: list[BarriersRow], last: bool) -> Sheet:
             spread(row.measures.get("error_rise"), 1, 100),
             spread(row.measures.get("loss_barrier"), 2),
             spread(row.measures.get("error_barrier"), 1, 100),
-            f"{row.connected} of {row.seeds}",
+            NOT_AVAILABLE if row.connected is None else f"{row.connected} of {row.seeds}",
         ]
         for row in rows
     ]
