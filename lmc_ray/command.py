@@ -8,34 +8,42 @@ from typing import NoReturn
 
 import typer
 
-from lmc_ray.errors import UserError
+from lmc_ray.errors import UnavailableError, UserError
 from lmc_ray.interrupts import INTERRUPT
 
+MISTAKE = 2
 INTERRUPTED = 130
 
 
-def run(app: typer.Typer, name: str, arguments: Sequence[str]) -> NoReturn:
-    """Run a command line and exit with its status; after Ctrl-C never with 0."""
+def run(
+    app: typer.Typer, name: str, arguments: Sequence[str], *, unavailable: int = MISTAKE
+) -> NoReturn:
+    """Run a command line and exit with its status; after Ctrl-C never with 0.
+
+    `unavailable`: the status where the same command may do later.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that cannot show '±'
     with INTERRUPT.watched():
-        status = _status(app, name, arguments)
+        status = _status(app, name, arguments, unavailable)
         if INTERRUPT.raised or (INTERRUPT.seen and not status):
             status = INTERRUPTED
     sys.exit(status)
 
 
-def _status(app: typer.Typer, name: str, arguments: Sequence[str]) -> int:
+def _status(app: typer.Typer, name: str, arguments: Sequence[str], unavailable: int) -> int:
     """Run a command line; its exit status."""
     try:
         status = app(list(arguments), prog_name=name, standalone_mode=False)
         sys.stdout.flush()
         return status
     except UserError as problem:
-        return _complain(name, str(problem))
+        _complain(name, str(problem))
+        return unavailable if isinstance(problem, UnavailableError) else MISTAKE
     except typer.TyperException as problem:
-        return _complain(name, problem.format_message())
+        _complain(name, problem.format_message())
+        return MISTAKE
     except (typer.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except BrokenPipeError:
@@ -48,6 +56,5 @@ def _status(app: typer.Typer, name: str, arguments: Sequence[str]) -> int:
         raise
 
 
-def _complain(name: str, message: str) -> int:
+def _complain(name: str, message: str) -> None:
     typer.echo(f"{name}: error: {' '.join(message.split())}", err=True)
-    return 2

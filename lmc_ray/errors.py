@@ -8,6 +8,10 @@ class UserError(Exception):
     """A mistake of the user's: one clear line that says what to do; commands exit with status 2."""
 
 
+class UnavailableError(UserError):
+    """Nothing in the command is wrong: later the same one may find what was missing."""
+
+
 def unknown(kind: str, word: str, choices: Iterable[str]) -> UserError:
     """The error for a name that does not exist, with the nearest one that does."""
     known = sorted(choices)

@@ -137,16 +137,16 @@ def test_each_benchmark_has_its_own_controls(trained: Store, tmp_path: Path) -> 
     with trained.database() as database:
         minima = database.sql("SELECT * EXCLUDE (sweep) FROM minima").to_arrow_table().to_pylist()
     runs = trained.committed("s").values()
-    for benchmark in ("rotated-digits", "permuted-digits"):
+    for name in ("rotated-digits", "permuted-digits"):
         rows = {"runs": runs, "minima": minima}
         renamed = {
-            table: [row | {"cell_id": f"{benchmark} {row['cell_id']}"} for row in each]
+            table: [row | {"cell_id": f"{name} {row['cell_id']}"} for row in each]
             for table, each in rows.items()
         }
         for row in renamed["runs"]:
-            row["config"] = json.dumps(json.loads(row["config"]) | {"benchmark": benchmark})
+            row["config"] = json.dumps(json.loads(row["config"]) | {"benchmark": name})
             del row["sweep"]
-        both.commit("s", benchmark, renamed)
+        both.commit("s", name, renamed)
     pairs = [each.ends for each in planned(both).analyses if each.control == "other-init"]
     assert len({start.cell_id for start, *_ in pairs}) == 2 * 3
     assert all(a.cell_id.split()[0] == b.cell_id.split()[0] for a, b in pairs)

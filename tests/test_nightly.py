@@ -26,7 +26,7 @@ from lmc_ray.learners import hyperparameters
 from lmc_ray.store import Store
 from lmc_ray.store.presence import FLAG, plant_flag
 from lmc_ray.sweep.cells import PROTOCOL, Cell, Place
-from lmc_ray.sweep.cluster import Resources
+from lmc_ray.sweep.cluster import Resources, connect
 from lmc_ray.sweep.night import ANCHOR_SEEDS, FRESH_SEEDS_FROM, NightRun, fresh_seeds
 from lmc_ray.sweep.place import open_place
 from lmc_ray.sweep.study import SEARCH_SEEDS_FROM
@@ -131,7 +131,7 @@ class Laboratory:
         """In place of `run_sweep`."""
         self.places.append(workplace)
         plant_flag(str(self.root))
-        known = self.store.committed("mine-nightly")
+        known = self.store.committed(workplace.sweep)
         failed = []
         for study in studies:
             while (block := study.next()) is not None:
@@ -145,7 +145,7 @@ class Laboratory:
                 self.blocks = self.blocks and self.blocks - 1
                 rows = [run_row(cell, self.accuracy(cell)) for cell in block.cells]
                 name = block.cells[0].id
-                self.store.commit("mine-nightly", name, {"runs": rows})
+                self.store.commit(workplace.sweep, name, {"runs": rows})
                 self.ran += block.cells
         if failed:
             raise RuntimeError(f"{len(failed)} blocks failed")
@@ -504,6 +504,7 @@ PINNED = {
     "half a task": (ENTRY + "tasks = 1.5", "tasks must be a whole number, got 1.5"),
     "many tasks": (ENTRY + "tasks = 1000", "tasks must be 1 to 12"),
     "no angle": (ENTRY + "angle = 0", "angle"),
+    "large memory": (ENTRY + "memory_per_class = 1000", "memory_per_class=1000 is more than a"),
     "no text": ('method = "mcsgd"\nbenchmark = 3', "benchmark must be text, got 3"),
     "network": (ENTRY + 'network = "mlp-x"', "network"),
     "twice": (ENTRY + "[[configurations]]\n" + ENTRY, "configuration 2: .*one already"),
@@ -602,7 +603,7 @@ def test_verdicts_that_cannot_be_written(
     monkeypatch.setenv("LMC_PATIENCE", "0")
     laboratory.loses_root = True
     ended = laboratory.night("2026-11-20")
-    assert ended.status == 2
+    assert ended.status == 4, "to be started again"
     assert re.fullmatch(r"nightly: error: the results root .* cannot be written .*\n", ended.err)
     laboratory.loses_root = False
     assert laboratory.night("2026-11-20").status == 0
@@ -658,9 +659,38 @@ def test_a_clock_that_jumps_back(laboratory: Laboratory, tmp_path: Path) -> None
     before = files(laboratory.root)
     night = ("--results", "results", "--sweep", "mine", "--night", "2026-11-19")
     script(tmp_path, *night).refused(
-        "night 2026-11-19 is before the newest one in results, 2026-11-20: set the clock right"
+        "night 2026-11-19 is before the newest one of mine-nightly, 2026-11-20: set the clock right"
     )
     assert files(laboratory.root) == before
+
+
+def test_another_sweeps_nights_have_a_clock_of_their_own(laboratory: Laboratory) -> None:
+    laboratory.confirm(*(confirmed("mcsgd", seed) for seed in range(5)), sweep="other")
+    assert laboratory.night("2026-11-20", sweep="other").status == 0
+    assert laboratory.night("2026-11-19").status == 0
+
+
+def test_a_cluster_that_does_not_answer_may_later(
+    laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lmc_ray.sweep.nightly.connect", connect)
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    ended = laboratory.night("2026-11-20")
+    assert ended.status == 4
+    assert ended.err.startswith("nightly: error: no Ray cluster answers at 127.0.0.1:1")
+
+
+def test_a_night_that_ran_another_configuration_says_so(
+    laboratory: Laboratory, tmp_path: Path
+) -> None:
+    pinned = tmp_path / "pinned.toml"
+    for epochs in (1, 2):
+        pinned.write_text(f"[[configurations]]\n{ENTRY}epochs = {epochs}\n")
+        ended = laboratory.night("2026-11-20", "--pinned", str(pinned))
+        assert ended.status == 0
+        said = "mcsgd on rotated-digits: with another configuration than now" in ended.out
+        assert said == (epochs == 2)
+    assert not laboratory.ran
 
 
 def test_a_root_without_confirmed_cells(laboratory: Laboratory, tmp_path: Path) -> None:

@@ -173,7 +173,8 @@ def test_a_night_as_a_job_and_the_same_again(root: Path, head: dict[str, str]) -
     assert again.returncode == 0, again.stdout + again.stderr
     assert "is known already" in again.stdout
     ray = Path(sys.executable).parent / "ray"
-    job = "nightly-" + time.strftime("%Y-%m-%d", time.gmtime())
+    sweep = NIGHT[NIGHT.index("--sweep") + 1]
+    job = f"nightly-{sweep}-" + time.strftime("%Y-%m-%d", time.gmtime())
 
     def status() -> str:
         command = [ray, "job", "status", job]

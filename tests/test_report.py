@@ -477,10 +477,9 @@ def test_nights(exhibits: dict[str, Exhibit]):
 def test_nights_are_drawn_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Also where the method that is drawn first has missed one."""
     days = ["2026-11-20", "2026-11-21", "2026-11-22"]
+    value = Summary(1, 50.0, None, None, None)
     curves = [
-        Curve(
-            name, palette.Style(place), nights, [Summary(1, 50.0, None, None, None)] * len(nights)
-        )
+        Curve(name, palette.Style(place), nights, [value] * len(nights))
         for place, (name, nights) in enumerate((("one", days[::2]), ("other", days)))
     ]
     exhibit = Exhibit("nights", "Nights", "", "", [Lines("", "night", "accuracy", curves)])

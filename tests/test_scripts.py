@@ -133,7 +133,20 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "too many tasks": (("--tasks", "1000"), "tasks must be 1 to 12, got 1000"),
     "too many classes": (("--benchmark", "split-digits", "--tasks", "6"), "tasks must be 1 to 5"),
     "half a task": (("--tasks", "1.5"), "--tasks"),
-    "no seeds and no trials": (("--seeds", "0", "--trials", "0"), "nothing to run: --seeds 0"),
+    "nothing to run": (("--seeds", "0", "--method", "naive-sgd"), "nothing to run: --seeds 0"),
+    "no search of what is open": (
+        ("--trials", "0"),
+        "mcsgd searches learning_rate, .*--confirm",
+    ),
+    "below the floor": (
+        ("--set", "learning_rate=1e-5:1e-2:log"),
+        "1e-05 of mcsgd is below lr_floor",
+    ),
+    "a front of one memory": (
+        ("--pareto", "accuracy,memory", "--set", "memory_per_class=2"),
+        "--pareto searches memory_per_class: give a range",
+    ),
+    "a front without a search": (("--pareto", "accuracy,memory", "--confirm-only"), "one of them"),
     "seeds of the search": (("--seeds", "10001"), "--seeds must be at most 10000"),
     "minus a seed": (("--seeds", "-1"), "--seeds must be at least"),
     "minus a trial": (("--trials", "-1"), "--trials must be at least 0, got -1"),
@@ -205,6 +218,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(run: Run, mistake: str, tmp_pa
         (("--path", "sequential:1->sequential:2@7"), "there is no task 7"),
         (("--path", "1->2"), "write it as in"),
         (("--measure", "planes"), "did you mean 'plane'"),
+        (("--seeds", "0"), "--seeds 0 keeps no minima"),
     ],
 )
 def test_mistakes_in_what_is_kept_and_measured(
@@ -279,7 +293,7 @@ def test_results_that_are_there_stay_as_they_are(run: Run, tmp_path: Path) -> No
     ("arguments", "gpus", "says"),
     [
         (("--gpus-per-trial", "1"), 0.0, "--gpus-per-trial 1.*has 0 GPUs"),
-        (("--gpus-per-trial", "3"), 2.0, "--gpus-per-trial 3.*has 2 GPUs"),
+        (("--gpus-per-trial", "2"), 2.0, "--gpus-per-trial 2: a trial trains on one GPU"),
         (("--gpus-per-trial", "nan"), 2.0, "--gpus-per-trial"),
     ],
 )
@@ -576,6 +590,18 @@ def test_fifty_permuted_tasks(run: Run, planned: Planned) -> None:
     assert {study.protocol.place.tasks for study in planned.runs} == {50}
 
 
+@pytest.mark.parametrize("option", [("--pareto", "accuracy,memory"), ("--preset", "author")])
+def test_what_no_study_of_a_script_takes(run: Run, option: tuple[str, str]) -> None:
+    ended = run(*option, script=SWEEPS / "continual.py")
+    check_refused(ended, f"{option[0]}.*: the script has no M?m?", "continual")
+
+
+def test_a_front_of_every_method_with_a_memory(run: Run, planned: Planned) -> None:
+    run("--pareto", "accuracy,memory", script=PAPER)
+    fronts = [each.study.name for each in planned.runs if each.pareto]
+    assert fronts == ["agem", "er", "mcsgd"]
+
+
 def test_a_search_only(run: Run, planned: Planned) -> None:
     """Nothing is ranked again or confirmed, and the last line asks for the best trials."""
     search = ("--trials", "3", "--method", "er", "--method", "naive-sgd", "--seeds")
@@ -583,6 +609,9 @@ def test_a_search_only(run: Run, planned: Planned) -> None:
     assert [each.total_blocks for each in planned.runs] == [1, 3 + 3 + 1]
     ended = run(*search, "0", script=PAPER)
     assert [each.total_blocks for each in planned.runs] == [0, 3]
+    assert "FROM best_trials" in ended.out.splitlines()[-1]
+    ended = run(*search, "0", "--smoke", script=PAPER)
+    assert [each.total_blocks for each in planned.runs] == [0, 2]
     assert "FROM best_trials" in ended.out.splitlines()[-1]
 
 

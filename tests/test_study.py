@@ -449,7 +449,7 @@ def test_asynchronous_sees_all_that_is_known() -> None:
     [
         ({"trials": -1}, 2, "--trials must be at least 0, got -1"),
         ({"generation": 0}, 2, "--generation must be at least 1, got 0"),
-        ({"seeds": 0, "keep_minima": (1,)}, 2, "--seeds must be at least 1, got 0"),
+        ({"seeds": 0, "keep_minima": (1,)}, 2, "--seeds 0 keeps no minima"),
         ({"seeds": -3}, 2, "--seeds must be at least 0, got -3"),
         ({}, 0, "--replicas must be at least 1, got 0"),
     ],

@@ -2,8 +2,8 @@
 # Submit tonight's seeds to a Ray cluster as a job; options go to sweeps/nightly.py:
 #   cluster/nightly/submit.sh --results s3://bucket/results --sweep rotated-mnist
 # The dashboard is at RAY_API_SERVER_ADDRESS (http://127.0.0.1:8265, e.g. through `ray dashboard`).
-# The job is named after the UTC date, and Ray refuses a name that it knows: submitted twice, a night
-# runs once. To finish a night whose job has failed, add a try: NIGHTLY_TRY=2 cluster/nightly/submit.sh …
+# The job is named after the sweep and the UTC date, and Ray refuses a name that it knows: submitted
+# twice, a night runs once. To finish a night whose job has failed, add a try: NIGHTLY_TRY=2 cluster/nightly/submit.sh …
 # Exit status: 0 submitted, or known already.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -11,7 +11,13 @@ RAY_API_SERVER_ADDRESS=${RAY_API_SERVER_ADDRESS:-http://127.0.0.1:8265}
 export RAY_API_SERVER_ADDRESS
 ray=${RAY:-.venv/bin/ray}
 night=$(date -u +%F)
-job=nightly-$night${NIGHTLY_TRY:+-$NIGHTLY_TRY}
+sweep= before=
+for word; do # --sweep NAME or --sweep=NAME
+    if [ "$before" = --sweep ]; then sweep=$word; fi
+    case $word in --sweep=*) sweep=${word#--sweep=} ;; esac
+    before=$word
+done
+job=nightly-${sweep:+$sweep-}$night${NIGHTLY_TRY:+-$NIGHTLY_TRY}
 known() {
     "$ray" job status "$job" >/dev/null 2>&1 && echo "$job is known already: $ray job logs $job"
 }

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from math import inf
 
-from lmc_ray.errors import UserError
+from lmc_ray.errors import UnavailableError, UserError
 from lmc_ray.interrupts import INTERRUPT
 from lmc_ray.store.files import one_line
 from lmc_ray.store.presence import check_flag
@@ -31,9 +31,9 @@ def patience() -> float:
     return seconds
 
 
-def out_of_reach(root: str, sweep: str, reason: str) -> UserError:
+def out_of_reach(root: str, sweep: str, reason: str) -> UnavailableError:
     """What to say when patience is at its end."""
-    return UserError(
+    return UnavailableError(
         f"the results root {root} cannot be written ({reason}): mend that and run the same command"
         f" again (--name {sweep}), it goes on; what is committed stays"
     )

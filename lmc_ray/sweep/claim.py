@@ -20,7 +20,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from lmc_ray.errors import UserError
+from lmc_ray.errors import UnavailableError
 
 NAMESPACE = "lmc-ray"
 GRACE = 5.0
@@ -57,7 +57,7 @@ def claimed(sweep: str, root: str) -> Iterator[None]:
     """Be the only driver of a sweep in this cluster meanwhile.
 
     Raises:
-        UserError: another driver is at work on it; says which.
+        UnavailableError: another driver is at work on it; says which.
     """
     me = Owner()
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
@@ -77,7 +77,7 @@ def claimed(sweep: str, root: str) -> Iterator[None]:
         if owner == me:
             break
         if owner and time.monotonic() > end:
-            raise UserError(
+            raise UnavailableError(
                 f"sweep '{sweep}' is at work already ({owner}): wait for it, stop it, or choose"
                 " another --name"
             )

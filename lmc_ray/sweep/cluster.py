@@ -13,7 +13,7 @@ from ray._private import ray_constants
 from ray.exceptions import TaskUnschedulableError, WorkerCrashedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from lmc_ray.errors import UserError
+from lmc_ray.errors import UnavailableError, UserError
 from lmc_ray.store.files import one_line
 
 # What the Ray cluster launcher leaves on the head node of a cluster that it made.
@@ -87,7 +87,7 @@ def _join(address: str, quiet: dict[str, Any]) -> None:
     """Join a cluster.
 
     Raises:
-        UserError: it does not answer.
+        UnavailableError: it does not answer.
     """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
@@ -96,7 +96,7 @@ def _join(address: str, quiet: dict[str, Any]) -> None:
         ray.init(address=address, **quiet)
     except Exception as problem:  # Ray has no class of its own for it
         why = "RAY_ADDRESS" if "RAY_ADDRESS" in os.environ else str(HEAD_MARK)
-        raise UserError(
+        raise UnavailableError(
             f"no Ray cluster answers at {address}, where {why} has it ({one_line(problem)}): start"
             f" it, or take {why} away for a Ray of this sweep's own"
         ) from None
@@ -106,7 +106,7 @@ def _start_here(quiet: dict[str, Any]) -> None:
     """Start a Ray of our own.
 
     Raises:
-        UserError: it did not start: a raylet gives up where its helpers take more than 15 s.
+        UnavailableError: it did not start: a raylet gives up where its helpers take more than 15 s.
     """
     # Where the machine has a network, Ray takes that address in place of 127.0.0.1 and listens on
     # every interface, unless told that clusters are off. It reads the variable for that
@@ -125,7 +125,7 @@ def _start_here(quiet: dict[str, Any]) -> None:
         except Exception as problem:  # Ray has no class of its own for it
             ray.shutdown()
             if not left:
-                raise UserError(
+                raise UnavailableError(
                     f"Ray did not start in {STARTS} tries, this machine may be too busy"
                     f" ({one_line(problem)}): run the same command again"
                 ) from None

@@ -5,7 +5,7 @@ import inspect
 import sys
 import uuid
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from math import inf
 from pathlib import Path
 from typing import Annotated
@@ -19,10 +19,12 @@ from lmc_ray.interrupts import INTERRUPT
 from lmc_ray.store import Store, check_sweep_name
 from lmc_ray.sweep.backoff import until_written
 from lmc_ray.sweep.cluster import connect
+from lmc_ray.sweep.declared import Study
 from lmc_ray.sweep.night import ANCHOR_SEEDS, History, NightRun, Rule
 from lmc_ray.sweep.pinned import Pinned, confirmed_best, read_pinned
 from lmc_ray.sweep.place import check_memory_of_workers, machine_for, workplace_of
 from lmc_ray.sweep.runner import run_sweep
+from lmc_ray.sweep.wishes import check_memory
 from lmc_ray.tables import night_sheet, render
 
 REGRESSED = 3
@@ -118,9 +120,12 @@ def main(
         nightly = check_sweep_name(f"{sweep}-nightly")
         store = Store(results)
         chosen = _configurations(store, sweep, pinned, data)
-        _check_clock(store, tonight)
+        for each in chosen:
+            values = asdict(each.hyperparameters)
+            check_memory(Study(method=each.method, space=values), each.benchmark)
+        _check_clock(store, nightly, tonight)
         history = _history(store, sweep, nightly)
-        judged = {(row["method"], row["benchmark"]) for row in history.judged(tonight)}
+        judged = {(row["method"], row["benchmark"]): row for row in history.judged(tonight)}
         missing = [each for each in chosen if each.key not in judged]
         console = Console(highlight=False)
         problems: list[str] = []
@@ -183,6 +188,12 @@ def main(
                 history = _history(store, sweep, nightly)
         else:
             console.out(f"night {tonight} of {nightly}: done already")
+        for each in chosen:
+            if each.key in judged and judged[each.key]["configuration"] != each.configuration:
+                console.out(
+                    f"{' on '.join(each.key)}: with another configuration than now; this one runs"
+                    " from the next night on"
+                )
         rows = history.judged(tonight)
         last = {each.key: history.before(each, tonight, rule).last for each in chosen}
         if rows:
@@ -196,7 +207,7 @@ def main(
 
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command(help=text)(command)
-    run(app, script, sys.argv[1:])
+    run(app, script, sys.argv[1:], unavailable=INCOMPLETE)
 
 
 def _tonight(night: str | None) -> str:
@@ -244,18 +255,22 @@ def _configurations(
         return confirmed_best(database, sweep, data)
 
 
-def _check_clock(store: Store, tonight: str) -> None:
+def _check_clock(store: Store, nightly: str, tonight: str) -> None:
     """Nights go forward only: seeds and comparisons hang on what came before.
 
     Raises:
-        UserError: the root has a later night.
+        UserError: there is a later night.
     """
-    nights = "SELECT max(night) FROM (SELECT night FROM runs UNION ALL SELECT night FROM nights)"
+    nights = """
+        SELECT max(night) FROM (
+            SELECT sweep, night FROM runs UNION ALL SELECT sweep, night FROM nights
+        ) WHERE sweep = ?
+    """
     with store.database() as database:
-        (newest,) = database.execute(nights).fetchone() or (None,)
+        (newest,) = database.execute(nights, [nightly]).fetchone() or (None,)
     if newest is not None and tonight < newest:
         raise UserError(
-            f"night {tonight} is before the newest one in {store.root}, {newest}: set the clock"
+            f"night {tonight} is before the newest one of {nightly}, {newest}: set the clock"
             f" right, or finish that night with --night {newest}"
         )
 

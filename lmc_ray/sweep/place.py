@@ -140,6 +140,8 @@ def machine_for(
     if share is None:
         # A stack of MLPs waits for its worker's core; one of convolutional networks fills a GPU.
         share = (0.25 if network.startswith("mlp") else 1.0) if resources.gpus else 0.0
+    if share > 1:
+        raise UserError(f"--gpus-per-trial {share:g}: a trial trains on one GPU, or shares it")
     if share > resources.gpus:
         raise UserError(f"--gpus-per-trial {share}: the cluster has {resources.gpus:g} GPUs")
     fit = int(resources.gpus / share) if share else resources.cpus

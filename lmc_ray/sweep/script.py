@@ -41,6 +41,7 @@ from lmc_ray.sweep.wishes import (
     as_wished,
     batch_sizes,
     benchmarks_of,
+    check_floor,
     check_memory,
 )
 from lmc_ray.tables import (
@@ -48,6 +49,7 @@ from lmc_ray.tables import (
     barriers_sheets,
     contrast_sheets,
     overview_sheets,
+    pending,
     render,
 )
 
@@ -215,7 +217,7 @@ def main(
             protocol = Protocol(
                 place=opened.place,
                 trials=2 if smoke else trials,
-                seeds=1 if smoke else seeds,
+                seeds=min(1, seeds) if smoke else seeds,
                 generation=generation,
                 search_seeds=1 if smoke else 2,
                 rerank=0 if smoke or not seeds else 5,
@@ -238,8 +240,11 @@ def main(
         for course in courses:  # all that can be wrong, before anything is written or started
             checked = course.runs(1 if replicas is None else replicas)
             blocks += sum(each.total_blocks for each in checked)
+            for each in checked:
+                _check_settled(each)
             for study in course.studies:
                 check_memory(study, course.opened.benchmark)
+                check_floor(study)
         if not blocks:
             raise UserError("nothing to run: --seeds 0 confirms nothing and nothing is searched")
         if max_concurrent is not None and max_concurrent < 1:
@@ -299,7 +304,7 @@ def main(
                 store,
                 sweep,
                 results,
-                confirms=seeds > 0,
+                confirms=all(each.protocol.seeds for each in courses),
                 measured=connectivity is not None,
                 several=several,
             )
@@ -320,6 +325,19 @@ def main(
 
 def _studies_on(benchmark: str, studies: Studies) -> Sequence[Study]:
     return studies(benchmark) if callable(studies) else studies
+
+
+def _check_settled(study: StudyRun) -> None:
+    """Without a search, what is confirmed has to be told: no range says which value.
+
+    Raises:
+        UserError: the study leaves something open.
+    """
+    if study.space and not study.trials:
+        raise UserError(
+            f"{study.study.name} searches {', '.join(study.space)}, and --trials is 0: give one"
+            " value each (--set), or take the tuned ones (--confirm-only)"
+        )
 
 
 def _intent(studies: Sequence[StudyRun]) -> str:
@@ -355,7 +373,8 @@ def _report(
         if measured:
             sheets += paths + contrast_sheets(database)
         # `out`, not `print`: a command to copy must not be broken into lines.
-        console.out(f"\n{render(sheets, 'text')}")
+        waiting = "\n".join(pending(database))
+        console.out(f"\n{render(sheets, 'text') or waiting}")
         importances = importance_rows(database)
     try:
         if importances:

@@ -76,11 +76,13 @@ class StudyRun:
         for name, number, least in (
             ("trials", min(own, protocol.trials), 0),
             ("generation", protocol.generation, 1),
-            ("seeds", protocol.seeds, 1 if protocol.keep_minima else 0),
+            ("seeds", protocol.seeds, 0),
             ("replicas", stack, 1),
         ):
             if number < least:
                 raise UserError(f"--{name} must be at least {least}, got {number}")
+        if protocol.keep_minima and not protocol.seeds:
+            raise UserError("--seeds 0 keeps no minima: confirm at least 1, or leave minima out")
         if protocol.seeds > SEARCH_SEEDS_FROM:
             raise UserError(f"--seeds must be at most {SEARCH_SEEDS_FROM}, got {protocol.seeds}")
         self.study = study
@@ -182,9 +184,8 @@ class StudyRun:
                 return f"{name} was {stored}, is {value} now"
         points = specification["path_points"]
         if specification["purpose"] == self._purpose and points != self.path_points:
-            return (
-                f"it measured {_paths_of(points)}, it is to measure {_paths_of(self.path_points)}"
-            )
+            wanted = _paths_of(self.path_points)
+            return f"it measured {_paths_of(points)}, it is to measure {wanted}"
         kept = tuple(specification.get("keep_minima", ()))
         if specification["purpose"] == self._purpose and kept != self.protocol.keep_minima:
             return (

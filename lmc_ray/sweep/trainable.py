@@ -79,6 +79,8 @@ class StackTrainable(tune.Trainable):
         except torch.OutOfMemoryError:
             self.checkpoints.remove(self.pack)
             return nothing | {"too_large": len(self.pack.cells)}
+        except UserError as problem:  # such as a full disk below the cache; as in `_start`
+            return nothing | {"mistake": str(problem)}
         training = self.training
         accuracy = fmean(training.accuracy(record) for record in training.records)
         result = {"accuracy": accuracy, "task": training.task, "resumed": self.resumed}

@@ -68,7 +68,7 @@ def as_wished(studies: ByBenchmark, wishes: Wishes) -> dict[str, list[Study]]:
     for each in studies.values():
         check_studies(each)
     every = [study for each in studies.values() for study in each]
-    if wishes.preset:  # refused by name even where the script has no MC-SGD to set
+    if wishes.preset:
         preset_values(wishes.preset, "rotated")
     for benchmark in studies:  # an unknown one comes before all that is said of its studies
         defaults(benchmark, data=wishes.data)
@@ -82,6 +82,7 @@ def as_wished(studies: ByBenchmark, wishes: Wishes) -> dict[str, list[Study]]:
     for each in chosen.values():
         check_apart(each)
         _check_controls(each)
+    _check_some(every, wishes)
     if wishes.confirm_only:
         _check_tuned(chosen)
     return {benchmark: each for benchmark, each in chosen.items() if each}
@@ -93,9 +94,7 @@ def check_memory(study: Study, benchmark: Benchmark) -> None:
     Raises:
         UserError: the largest memory that the study may try is more than a class has.
     """
-    wanted = study.space.get("memory_per_class", 0)
-    most = wanted.high if isinstance(wanted, Range) else wanted
-    most = max(most) if isinstance(most, list) else most
+    most = max(_values(study.space.get("memory_per_class", 0)))
     with_replacement = study.space.get("memory_draw") == "random"
     if most > (least := benchmark.smallest_class) and not with_replacement:
         raise UserError(
@@ -104,16 +103,37 @@ def check_memory(study: Study, benchmark: Benchmark) -> None:
         )
 
 
+def check_floor(study: Study) -> None:
+    """Refuse learning rates that are none: below `lr_floor`, all are the floor.
+
+    Raises:
+        UserError: the study may try one.
+    """
+    own = hyperparameters(study.method, {})
+    rates, floors = (
+        _values(study.space.get(name, getattr(own, name))) for name in ("learning_rate", "lr_floor")
+    )
+    if min(rates) < max(floors):
+        raise UserError(
+            f"learning_rate {min(rates):g} of {study.name} is below lr_floor, {max(floors):g}, and"
+            " would be that: begin higher, or --set lr_floor=0"
+        )
+
+
 def batch_sizes(studies: Sequence[Study]) -> list[int]:
     """Every batch size that the studies list or fix, and the ends of their ranges."""
     found: list[int] = []
     for study in studies:
         wanted = study.space.get("batch_size", hyperparameters(study.method, {}).batch_size)
-        if isinstance(wanted, Range):
-            found += [int(wanted.low), int(wanted.high)]
-        else:
-            found += wanted if isinstance(wanted, list) else [wanted]
+        found += map(int, _values(wanted))
     return found
+
+
+def _values(wanted: Any) -> list[Any]:
+    """What a study may try of a hyperparameter: all that it lists or fixes, or a range's ends."""
+    if isinstance(wanted, Range):
+        return [wanted.low, wanted.high]
+    return wanted if isinstance(wanted, list) else [wanted]
 
 
 def _chosen(studies: list[Study], names: Sequence[str] | None) -> list[Study]:
@@ -152,6 +172,25 @@ def _check_settings(settings: Mapping[str, Any], studies: Sequence[Study]) -> No
         known = {field for each in meant for field in _fields(each.method)}
         if name not in known:
             raise unknown("hyperparameter", name, known)
+
+
+def _check_some(studies: Sequence[Study], wishes: Wishes) -> None:
+    """What is asked for has to mean something to some study of the script.
+
+    Raises:
+        UserError: it does not, or contradicts something else.
+    """
+    free = [study for study in studies if not study.pinned]
+    if wishes.preset and not any(study.method == "mcsgd" for study in free):
+        raise UserError(f"--preset {wishes.preset}: the script has no MC-SGD to set")
+    if wishes.pareto:
+        if wishes.confirm_only:
+            raise UserError("--pareto searches, and --confirm-only does not: give one of them")
+        if not any("memory_per_class" in _fields(study.method) for study in free):
+            raise UserError("--pareto: the script has no method with a memory")
+        for name, value in wishes.settings.items():
+            if name.rpartition(".")[2] == "memory_per_class" and len(_values(value)) < 2:
+                raise UserError(f"--pareto searches {name}: give a range, such as {name}=1:10")
 
 
 def _check_tuned(chosen: ByBenchmark) -> None:
@@ -218,7 +257,8 @@ def _adjusted(studies: Sequence[Study], benchmark: str, wishes: Wishes) -> list[
             if "first_task_epochs" in values and isinstance(often, int):
                 values["first_task_epochs"] *= often  # the authors' two stand beside one a task
             space |= values
-        if wishes.pareto and study.method == "mcsgd" and not study.pinned:
+        remembers = "memory_per_class" in _fields(study.method)
+        if wishes.pareto and remembers and not study.pinned:
             space["memory_per_class"] = _searched(space.get("memory_per_class"), PARETO_MEMORY)
         space |= settings
         adjusted.append(replace(study, space=space))
