@@ -579,6 +579,15 @@ def test_a_stack_too_large_for_the_memory_says_so(
 # Data and workers
 
 
+def test_what_is_found_wrong_while_learning_is_told_too(tmp_path: Path, place: Place) -> None:
+    """A full disk below the cache, say, or here a memory that no class can fill."""
+    much = block(place, "er", {"memory_per_class": 1_000, "replay_memory": "ring"})
+    result = StackTrainable(config=config(tmp_path, much)).train()
+    assert result["done"]
+    assert "memory_per_class=1000 is more than a class of task 1 has" in result["mistake"]
+    assert not list(tmp_path.rglob("*.parquet"))
+
+
 def test_other_data_than_the_drivers_are_refused(tmp_path: Path, place: Place) -> None:
     """Told as a mistake, not raised: Ray would try again what cannot help."""
     other = block(replace(place, fingerprint="00" * 32), "stable-sgd", {})

@@ -215,6 +215,7 @@ def test_no_value_is_so_odd_that_nothing_is_said_in_lines(
     [
         ("nightly-cronjob", "rayjob.yaml: |", "rayjob.yaml:", "data.rayjob.yaml must be a text"),
         ("raycluster", "- configMapRef: {name: lmc-ray}", "-", "an empty item in "),
+        ("rayjob", ".py", ".py --results $LMC_RESULTS", "$LMC_RESULTS is empty"),
     ],
 )
 def test_what_people_forget_in_manifests(

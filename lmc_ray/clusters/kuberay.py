@@ -1,5 +1,6 @@
 """Checks manifests for KubeRay: fields, exposure, authentication, LMC_* in every Ray container."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,8 @@ def check_manifests(documents: list[Document]) -> None:
         check_names(document)
         for path, spec in _clusters(document):
             _check_cluster(document, path, spec, maps)
+        if _kind(document) == "RayJob":
+            _check_entrypoint(document)
         if _kind(document) == "CronJob":
             _check_cron(document)
         if _kind(document) == "ConfigMap":
@@ -127,6 +130,16 @@ def _check_container(
     missing = [] if elsewhere else [name for name in NEEDED if name not in known]
     if missing:
         document.add(path, f"{', '.join(missing)} not set in this container (env or envFrom)")
+
+
+def _check_entrypoint(document: Document) -> None:
+    """KubeRay's submitter, whose shell reads the command, has none of the head's variables."""
+    for name in re.findall(r"\$\{?(\w+)", str(document.value["spec"]["entrypoint"])):
+        message = (
+            f"the pod that submits the entrypoint has not the head's environment: ${name} is empty"
+            " there; leave it out (what the head has in LMC_… is each option's default)"
+        )
+        document.add(("spec", "entrypoint"), message)
 
 
 def _check_cron(document: Document) -> None:
