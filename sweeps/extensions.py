@@ -29,13 +29,12 @@ def studies(benchmark: str) -> list[Study]:
     """What is searched on a benchmark."""
     if "cifar" in benchmark:  # its ResNet has no dropout, and normalises over batches of one task
         sgd, connect = SGD, CONNECT | {"connect_batches": "by_task", "connect_batch_size": 32}
-        replay = REPLAY | {"replay_batches": "by_task"}
     else:
-        sgd, connect, replay = SGD | {"dropout": Range(0.0, 0.6)}, CONNECT, REPLAY
+        sgd, connect = SGD | {"dropout": Range(0.0, 0.6)}, CONNECT
     return [
-        Study(method="er", space=sgd | replay | {"replay_memory": ["reservoir", "ring"]}),
+        Study(method="er", space=sgd | REPLAY | {"replay_memory": ["reservoir", "ring"]}),
         Study(method="mcsgd", space=sgd | connect),
-        Study(method="er-mcsgd", space=sgd | connect | replay),
+        Study(method="er-mcsgd", space=sgd | connect | REPLAY),
         Study(method="weight-averaging", space=sgd | {"average_position": Range(0.1, 1.0)}),
         Study(method="ema", space=sgd | {"ema_decay": [0.9, 0.99, 0.999, 0.9999]}),
     ]

@@ -365,10 +365,13 @@ def joint_batches(
 ) -> tuple[Points, Points]:
     """A batch of the memory and one of the current task, both without replacement."""
     generator = stream(lone.seed, "connect-memory", task, step)
-    torch.randint(1, (1,), generator=generator)  # the protocol's choice of a group: all is one
-    order = torch.randperm(len(memory), generator=generator)[: lone.h.connect_batch_size]
+    groups = [memory]
+    if lone.h.connect_batches == "by_task":
+        groups = [[pair for pair in memory if pair.task == old] for old in range(1, task)]
+    group = groups[int(torch.randint(len(groups), (1,), generator=generator))]
+    order = torch.randperm(len(group), generator=generator)[: lone.h.connect_batch_size]
     now = lone.shuffled(current, "connect-current", task, step)[: lone.h.connect_batch_size]
-    return lone.points(memory[i] for i in order.tolist()), lone.points(now)
+    return lone.points(group[i] for i in order.tolist()), lone.points(now)
 
 
 def formula(lone: Lone, w: Tensor, before: Tensor, end: Tensor, old: Points, new: Points) -> Tensor:
@@ -588,7 +591,8 @@ def replayed(lone: Lone, memory: list[Pair], task: int, step: int) -> tuple[int,
     """Size and gradient of one step's replayed batch; the .grad buffers keep what they have."""
     kept = lone.flat_grad()
     drawn = lone.shuffled(memory, "replay", task, step)
-    if lone.h.replay_batches == "by_task":
+    how = "replay_batches" if hasattr(lone.h, "replay_batches") else "connect_batches"
+    if getattr(lone.h, how) == "by_task":
         size = min(lone.h.replay_batch_size, len(memory))
         alike = [pair for pair in drawn if pair.task == drawn[0].task]
         drawn = list(islice(cycle(alike), size))

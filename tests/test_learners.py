@@ -114,6 +114,8 @@ def test_growing_multitask(family: str, network: str, changes: dict[str, Any]) -
         {"init_position": 1.0, "connect_momentum": 0.0, "shuffle": False},
         {"connect_examples": 5, "connect_batch_size": 1_000, "dropout": 0.0},
         {"replay_batch_size": 7},
+        # A group of very few examples has hardly any variance: rounding would grow there.
+        {"replay_batch_size": 7, "connect_batches": "by_task", "memory_per_class": 3},
         {"replay_batch_size": 7, "continue_from": "sequential"},
     ],
 )
@@ -594,7 +596,7 @@ BAD: list[tuple[str, str, Any]] = [
     *(("agem", "replay_batch_size", bad) for bad in (0, -1)),
     *(("er", "memory_per_class", bad) for bad in (0, None)),
     *(("er", "replay_memory", bad) for bad in ("rings", None)),
-    *((method, "replay_batches", "by task") for method in ("er", "agem", "mcsgd")),
+    *((method, "replay_batches", "by task") for method in ("er", "agem")),
     *(("ewc", "ewc_strength", bad) for bad in (-1, -1e-9, NAN, INF)),
     *(("ewc", "ewc_penalty", bad) for bad in ("per-task", None)),
     *(("ewc", "ewc_decay", bad) for bad in (-0.1, 1.1, NAN)),

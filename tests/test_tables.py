@@ -247,7 +247,7 @@ def test_another_initialisation_is_another_configuration(tmp_path: Path):
 
 
 def test_replay_that_was_stored_before_there_was_a_choice_was_mixed(tmp_path: Path):
-    store, known = Store(str(tmp_path)), {"method": "er", "replay_batch_size": 10}
+    store, known = Store(str(tmp_path)), {"method": "er", "replay_memory": "ring"}
     for seed, columns in enumerate(({}, {"replay_batches": "mixed"})):
         rows = [run(f"a{seed}", seed, average_accuracy=0.5, **known, **columns)]
         store.commit("s", f"a{seed}", {"runs": rows})

@@ -94,6 +94,23 @@ def test_a_setting_goes_where_its_name_fits_on_any_benchmark() -> None:
         as_wished(studies, wishes(settings={"lerning_rate": 0.1}))
 
 
+def test_batches_are_of_one_task_where_the_network_normalises_over_them() -> None:
+    wanted = ["mixed", "by_task"]
+    studies = [
+        *(Study(method=method) for method in ("mcsgd", "er", "stable-sgd")),
+        Study(method="agem", space={"replay_batches": wanted}),
+    ]
+    found = as_wished({"split-cifar100": studies, DIGITS[0]: studies}, wishes())
+    apart, usual = ([study.space for study in each] for each in found.values())
+    assert apart == [
+        {"epochs": 1, "connect_batches": "by_task"},
+        {"epochs": 1, "replay_batches": "by_task"},
+        {"epochs": 1},
+        {"epochs": 1, "replay_batches": wanted},
+    ]
+    assert usual == [{"epochs": 5}] * 3 + [{"epochs": 5, "replay_batches": wanted}]
+
+
 def test_a_study_is_called_by_its_label_and_all_of_a_method_by_its_name() -> None:
     space = {"dropout": Range(0.0, 0.5)}
     labelled = [

@@ -84,6 +84,7 @@ class MCSGD(SGD):
     """Steps on J a task; 0: as many as the longer list has batches (`author` in public code)."""
     connect_schedule: Literal["joint", "author"] = "joint"
     connect_batches: Literal["mixed", "by_task"] = "mixed"
+    """Of the memory, also where SGD replays it: out of all of it, or of one task in each step."""
     connect_batch_size: int = _count(64, 1)
     connect_examples: int = _count(2_000, 1)
     """Examples of the current task that J may use, at most all."""
@@ -101,7 +102,6 @@ class MCSGD(SGD):
     loss_scale: Literal["mean", "per_example"] = "mean"
     replay_batch_size: int = _count(0, 0, later=True)
     """Remembered examples that SGD on a task replays in every step, as ER does; 0: none."""
-    replay_batches: Literal["mixed", "by_task"] = _later("mixed")
 
 
 @dataclass(frozen=True, kw_only=True)

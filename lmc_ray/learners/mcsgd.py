@@ -94,7 +94,7 @@ class ModeConnectivitySGD(Remembering[MCSGD]):
         """SGD on task t: ŵ_t, or the inner minimum."""
         adjust = None
         if task > 1 and (size := self.common.replay_batch_size):
-            by_task = self.common.replay_batches == "by_task"
+            by_task = self.common.connect_batches == "by_task"
             adjust = replaying(Replay(self, self.memory, task, size, by_task=by_task))
         return learn_task(self, start, task, adjust)
 

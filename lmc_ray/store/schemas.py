@@ -409,7 +409,7 @@ CONFIGURATION = (
 _CAME_LATER = {
     "initialisation": ("learning_rate", 0),
     "replay_batch_size": ("connect_learning_rate", 0),
-    "replay_batches": ("replay_batch_size", "mixed"),
+    "replay_batches": ("replay_memory", "mixed"),
 }
 
 

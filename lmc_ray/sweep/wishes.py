@@ -240,13 +240,16 @@ def _check_controls(studies: Sequence[Study]) -> None:
 
 def _adjusted(studies: Sequence[Study], benchmark: str, wishes: Wishes) -> list[Study]:
     """A benchmark's studies as the command line wants them; a setting goes where its name fits."""
-    epochs = defaults(benchmark, data=wishes.data).epochs
+    usual = defaults(benchmark, data=wishes.data)
+    # Statistics over a batch of several tasks would be no task's.
+    apart = () if usual.network.startswith("mlp") else ("connect_batches", "replay_batches")
     family = benchmark.partition("-")[0]
     order = [study.name for study in studies]
     adjusted: list[Study] = []
     for study in sorted(studies, key=lambda study: study.control is not None):
         space: dict[str, Any] = {
-            "epochs": epochs,
+            "epochs": usual.epochs,
+            **{name: "by_task" for name in apart if name in _fields(study.method)},
             **_space(study, benchmark, wishes, adjusted),
         }
         settings = _settings(study, studies, wishes)
