@@ -41,7 +41,7 @@ def main(
     """Run the nightly script: parse its options, run tonight's cells, print the verdict.
 
     The script's docstring is its help. Exit status: 0 fine, 2 a mistake of the user's (one line on
-    standard error), 3 regressed, 4 incomplete.
+    standard error), 3 regressed, 4 incomplete or not possible now (the same command goes on).
 
     Args:
         seeds_per_night: default of --seeds-per-night.
