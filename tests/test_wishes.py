@@ -146,6 +146,9 @@ def test_a_preset_in_a_script_outweighs_the_command_lines() -> None:
     assert own.space["path_weight"] == "uniform"
     assert own.space["line_samples"] == 2
     assert "first_task_epochs" not in own.space
+    several = Study(method="mcsgd", preset="author", space={"epochs": [1, 2]})
+    with pytest.raises(UserError, match="twice the epochs on task 1: set epochs to one number"):
+        as_wished({DIGITS[0]: [several]}, wishes())
     with pytest.raises(UserError, match="unknown preset 'autor': did you mean 'author'"):
         as_wished({DIGITS[0]: [Study(method="mcsgd", preset="autor")]}, wishes())
 

@@ -257,7 +257,12 @@ def _adjusted(studies: Sequence[Study], benchmark: str, wishes: Wishes) -> list[
         if preset and study.method == "mcsgd":
             values = preset_values(preset, family)
             often = settings.get("epochs", space["epochs"])
-            if "first_task_epochs" in values and isinstance(often, int):
+            if "first_task_epochs" in values and "first_task_epochs" not in settings:
+                if not isinstance(often, int):
+                    raise UserError(
+                        f"--preset {preset} has twice the epochs on task 1: set epochs to one"
+                        " number, or first_task_epochs too"
+                    )
                 values["first_task_epochs"] *= often  # the authors' two stand beside one a task
             space |= values
         remembers = "memory_per_class" in _fields(study.method)
