@@ -366,7 +366,7 @@ def joint_batches(
     """A batch of the memory and one of the current task, both without replacement."""
     generator = stream(lone.seed, "connect-memory", task, step)
     groups = [memory]
-    if lone.h.connect_batches == "by_task":
+    if getattr(lone.h, "connect_batches", "mixed") == "by_task":
         groups = [[pair for pair in memory if pair.task == old] for old in range(1, task)]
     group = groups[int(torch.randint(len(groups), (1,), generator=generator))]
     order = torch.randperm(len(group), generator=generator)[: lone.h.connect_batch_size]
