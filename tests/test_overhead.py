@@ -244,9 +244,10 @@ def test_nodes_add_up(tmp_path: Path) -> None:
         for nodes in (1, 2, 3):
             if nodes > 1:
                 cluster.do("add")
-            options = ("--trials", "0", "--seeds", str(4 * nodes), "--max-concurrent", str(nodes))
+            settings = ("--set", "learning_rate=0.1", "--set", "dropout=0.1")
+            number = ("--seeds", str(4 * nodes), "--max-concurrent", str(nodes))
             root = tmp_path / str(nodes) / "results"
-            blocks, *_ = sleepy(root, seconds, *options, join=join)
+            blocks, *_ = sleepy(root, seconds, *settings, *number, join=join)
             starts: dict[str, list[float]] = {}
             for block in blocks:
                 starts.setdefault(block.worker, []).append(block.start)

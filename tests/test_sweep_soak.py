@@ -201,7 +201,9 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Together:
         assert driver.workers()
         mine = sockets(set(driver.processes()))
         addresses = {address for address, inode in listening() if inode in mine}
-        short = sweep(root, *NAME, "--trials", "0", "--seeds", "1")
+        chosen = ("learning_rate=0.1", "dropout=0.1", "connect_steps=2")
+        settings = [word for each in chosen for word in ("--set", each)]
+        short = sweep(root, *NAME, *settings, "--seeds", "1")
         left = list(root.rglob(".checkpoints/*/*.pt"))
         stay = driver.process.poll() is not None or bool(left)
         return Together(root, driver.wait(), short, stay, addresses)
