@@ -3,7 +3,8 @@
 #   cluster/nightly/submit.sh --results s3://bucket/results --sweep rotated-mnist
 # The dashboard is at RAY_API_SERVER_ADDRESS (http://127.0.0.1:8265, e.g. through `ray dashboard`).
 # The job is named after the sweep and the UTC date, and Ray refuses a name that it knows: submitted
-# twice, a night runs once. To finish a night whose job has failed, add a try: NIGHTLY_TRY=2 cluster/nightly/submit.sh …
+# twice, a night runs once. To finish a night whose job has failed, add a try:
+#   NIGHTLY_TRY=2 cluster/nightly/submit.sh …
 # Exit status: 0 submitted, or known already.
 set -eu
 cd "$(dirname "$0")/../.."

@@ -58,10 +58,12 @@ class Replay:
 
     def _drawn(self, step: int) -> Int64[Tensor, "replicas batch"]:
         """Which remembered examples a step replays."""
-        seeds, path = self._learner.seeds, ("replay", self._task, step)
+        count = self.size if self._tasks is None else None
+        order = permutations(
+            self._learner.seeds, self._memory.size, "replay", self._task, step, count=count
+        )
         if self._tasks is None:
-            return permutations(seeds, self._memory.size, *path, count=self.size)
-        order = permutations(seeds, self._memory.size, *path)
+            return order
         tasks = self._tasks.gather(1, order)
         own = tasks == tasks[:, :1]  # of the first one's task, which so is drawn by its share
         first = (~own).int().argsort(dim=1, stable=True)

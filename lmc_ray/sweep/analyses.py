@@ -196,21 +196,22 @@ def _kept(
         [sweep],
     ).fetchall()
     weights: dict[End, Weights] = {}
-    cells: dict[str, tuple[str, str, dict[str, Any], int]] = {}
+    cells: dict[str, tuple[str, str, str, int]] = {}
     ends: dict[str, dict[tuple[str, int], End]] = {}
     for cell, seed, minimum, task, uri, sha256, method, purpose, config in rows:
         end = End(cell, seed, minimum, task)
         weights[end] = Weights(uri, sha256)
-        cells[cell] = method, purpose, json.loads(config), seed
+        cells[cell] = method, purpose, config, seed
         ends.setdefault(cell, {})[minimum, task] = end
     controls = {
-        (_place(specification), seed): ends[cell]
-        for cell, (_, purpose, specification, seed) in cells.items()
+        (_place(json.loads(config)), seed): ends[cell]
+        for cell, (_, purpose, config, seed) in cells.items()
         if purpose == "control"
     }
     configurations: dict[str, list[_Seed]] = {}
-    for cell, (method, purpose, specification, seed) in cells.items():
+    for cell, (method, purpose, config, seed) in cells.items():
         if purpose == "confirm":
+            specification = json.loads(config)
             place = _place(specification)
             each = _Seed(method, place, ends[cell], controls.get((place, seed), {}))
             configurations.setdefault(configuration(specification), []).append(each)

@@ -123,8 +123,8 @@ def main(
         for each in chosen:
             values = asdict(each.hyperparameters)
             check_memory(Study(method=each.method, space=values), each.benchmark)
-        _check_clock(store, nightly, tonight)
         history = _history(store, sweep, nightly)
+        _check_clock(history, nightly, tonight)
         judged = {(row["method"], row["benchmark"]): row for row in history.judged(tonight)}
         missing = [each for each in chosen if each.key not in judged]
         console = Console(highlight=False)
@@ -255,20 +255,15 @@ def _configurations(
         return confirmed_best(database, sweep, data)
 
 
-def _check_clock(store: Store, nightly: str, tonight: str) -> None:
+def _check_clock(history: History, nightly: str, tonight: str) -> None:
     """Nights go forward only: seeds and comparisons hang on what came before.
 
     Raises:
         UserError: there is a later night.
     """
-    nights = """
-        SELECT max(night) FROM (
-            SELECT sweep, night FROM runs UNION ALL SELECT sweep, night FROM nights
-        ) WHERE sweep = ?
-    """
-    with store.database() as database:
-        (newest,) = database.execute(nights, [nightly]).fetchone() or (None,)
-    if newest is not None and tonight < newest:
+    rows = (*history.nights, *history.cells.values())
+    newest = max((row["night"] for row in rows if row["night"]), default=tonight)
+    if tonight < newest:
         raise UserError(
             f"night {tonight} is before the newest one of {nightly}, {newest}: set the clock"
             f" right, or finish that night with --night {newest}"

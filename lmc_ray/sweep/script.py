@@ -373,8 +373,8 @@ def _report(
         if measured:
             sheets += paths + contrast_sheets(database)
         # `out`, not `print`: a command to copy must not be broken into lines.
-        waiting = "\n".join(pending(database))
-        console.out(f"\n{render(sheets, 'text') or waiting}")
+        said = render(sheets, "text") or "\n".join(pending(database))
+        console.out(f"\n{said}")
         importances = importance_rows(database)
     try:
         if importances:

@@ -182,15 +182,14 @@ class StudyRun:
                 return f"{name} {stored} is out of its range now"
             if name not in self.space and stored != value:
                 return f"{name} was {stored}, is {value} now"
-        points = specification["path_points"]
-        if specification["purpose"] == self._purpose and points != self.path_points:
-            wanted = _paths_of(self.path_points)
-            return f"it measured {_paths_of(points)}, it is to measure {wanted}"
-        kept = tuple(specification.get("keep_minima", ()))
-        if specification["purpose"] == self._purpose and kept != self.protocol.keep_minima:
-            return (
-                f"it kept {_minima_of(kept)}, it is to keep {_minima_of(self.protocol.keep_minima)}"
-            )
+        if specification["purpose"] != self._purpose:
+            return None
+        points, wanted = specification["path_points"], self.path_points
+        if points != wanted:
+            return f"it measured {_paths_of(points)}, it is to measure {_paths_of(wanted)}"
+        kept, keep = tuple(specification.get("keep_minima", ())), self.protocol.keep_minima
+        if kept != keep:
+            return f"it kept {_minima_of(kept)}, it is to keep {_minima_of(keep)}"
         return None
 
     def stored(self, specification: Mapping[str, Any], name: str) -> Any:

@@ -113,8 +113,8 @@ def compare(
         )
     # A sweep that took cells over shows them again, which is not one more test.
     different = {_cells(a, b): each for a, b, each in pairs}
-    tested = [key for key, each in different.items() if each.p is not None]
-    corrected = dict(zip(tested, holm([different[key].p or 0 for key in tested]), strict=True))
+    tested = {key: each.p for key, each in different.items() if each.p is not None}
+    corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
     return [
         Comparison(a, b, each, corrected.get(_cells(a, b)), len(different), len(tested))
         for a, b, each in pairs
