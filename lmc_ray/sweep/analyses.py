@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lmc_ray.errors import UserError, unknown
 from lmc_ray.measuring import Bend, Control, End
-from lmc_ray.sweep.cells import PROTOCOL, Place, configuration
+from lmc_ray.sweep.cells import PROTOCOL, Place, configuration, place_of
 
 if TYPE_CHECKING:
     import duckdb
@@ -204,7 +204,7 @@ def _kept(
         cells[cell] = method, purpose, config, seed
         ends.setdefault(cell, {})[minimum, task] = end
     controls = {
-        (_place(json.loads(config)), seed): ends[cell]
+        (place_of(json.loads(config)), seed): ends[cell]
         for cell, (_, purpose, config, seed) in cells.items()
         if purpose == "control"
     }
@@ -212,14 +212,10 @@ def _kept(
     for cell, (method, purpose, config, seed) in cells.items():
         if purpose == "confirm":
             specification = json.loads(config)
-            place = _place(specification)
+            place = place_of(specification)
             each = _Seed(method, place, ends[cell], controls.get((place, seed), {}))
             configurations.setdefault(configuration(specification), []).append(each)
     return weights, list(configurations.values())
-
-
-def _place(specification: Mapping[str, Any]) -> Place:
-    return Place(**{name: specification[name] for name in Place.__dataclass_fields__})
 
 
 def _of_seed(seed: _Seed, how: Connectivity) -> list[Analysis]:

@@ -97,6 +97,11 @@ def _hyperparameters(values: SGD) -> dict[str, Any]:
     return kept
 
 
+def place_of(specification: Mapping[str, Any]) -> Place:
+    """Where a stored cell learned."""
+    return Place(**{each.name: specification[each.name] for each in fields(Place)})
+
+
 def configuration(specification: Mapping[str, Any]) -> str:
     """What the seeds of one configuration share, measured with paths or not, as canonical JSON."""
     own = ("seed", "purpose", "night", "version", "path_points", "keep_minima")

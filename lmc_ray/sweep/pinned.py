@@ -2,7 +2,7 @@
 
 import json
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from lmc_ray.benchmarks import Benchmark, defaults, load
 from lmc_ray.errors import UserError, unknown
 from lmc_ray.learners import METHODS, hyperparameters
 from lmc_ray.learners.hyperparameters import SGD
-from lmc_ray.sweep.cells import Cell, Place, configuration
+from lmc_ray.sweep.cells import Cell, Place, configuration, place_of
 from lmc_ray.sweep.place import open_place
 from lmc_ray.tables.groups import Group, confirmed
 
@@ -149,7 +149,7 @@ def _from_cell(specification: dict[str, Any], sweep: str, data: str | None) -> P
     method = specification["method"]
     if method not in METHODS:
         raise unknown("method", method, METHODS)
-    place = Place(**{each.name: specification[each.name] for each in fields(Place)})
+    place = place_of(specification)
     benchmark = load(
         place.benchmark,
         tasks=place.tasks,
