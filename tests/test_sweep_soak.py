@@ -166,6 +166,33 @@ def test_ctrl_c_that_is_swallowed(tmp_path: Path, point: str) -> None:
     assert committed(tmp_path / "results") == after, "it went on"
 
 
+MISSED = '''"""The first copy of Tune's state misses a file that was renamed meanwhile."""
+
+from ray.train._internal import storage
+
+from lmc_ray.sweep import Study, main
+
+
+copy = storage._upload_to_fs_path
+
+
+def missed(**options):
+    storage._upload_to_fs_path = copy
+    raise FileNotFoundError(options["local_path"])
+
+
+storage._upload_to_fs_path = missed
+main([Study(method="naive-sgd", pinned=True, space={"epochs": 1})], trials=0, seeds=1)
+'''
+
+
+def test_what_tune_loses_of_its_own_state_is_no_news(tmp_path: Path) -> None:
+    """Seen once: its copies at a short sweep's start and end met."""
+    script = tmp_path / "missed.py"
+    script.write_text(MISSED)
+    whole(tmp_path / "results", *NAME, *SMALL_OPTIONS, script=script)
+
+
 SLOW = '''"""One block that takes a while, on validation data."""
 
 from lmc_ray.sweep import Study, main

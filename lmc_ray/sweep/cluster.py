@@ -1,5 +1,6 @@
 """Starting or finding Ray, and making sure that all nodes see the same results."""
 
+import logging
 import os
 import socket
 import uuid
@@ -60,6 +61,8 @@ def connect() -> Resources:
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     # Nor does anybody read its state, all trials so far, which it would write now and then.
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", str(2**31))
+    # In a short sweep its copy at the start meets that at the end, and may miss a file: no news.
+    logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # ours serves the whole command
     # A lost worker is no news for the terminal; the log has it.
     os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
