@@ -281,6 +281,7 @@ def test_benchmarks(lmc):
         (("table", "ROOT", "--what", "speed"), "--what"),
         (("table", "ROOT", "--colour", "red"), "--colour"),
         (("table", "EMPTY"), "no results in"),
+        (("table", "~results"), "nobody's home is ~results"),
         (("query", "EMPTY", "SELECT 1"), "no results in"),
         (("verify", "EMPTY"), "no results in"),
         (("table", "FILE"), "FILE"),

@@ -634,11 +634,15 @@ def test_commands(store: Store, tmp_path: Path, lmc, monkeypatch: pytest.MonkeyP
 
 
 def test_hours_are_those_of_the_stacks(tmp_path: Path) -> None:
-    """Each cell's row has the time of the whole stack; an analysis trains in none."""
+    """Each cell's row has the time of the whole stack; an analysis trains in none.
+
+    What another sweep has run cost this one nothing.
+    """
     store = Store(str(tmp_path))
     stack = [run(f"c{n}", n, wall_seconds=7200.0, replicas=4) for n in range(4)]
     alone = run("a", purpose="analysis", analysis="plane", wall_seconds=3600.0)
-    store.commit("s", "a", {"runs": [*stack, alone]})
+    taken = run("t", seed=7, wall_seconds=7200.0, replicas=1, reused_from="before")
+    store.commit("s", "a", {"runs": [*stack, alone, taken]})
     with store.database("s") as database:
         section = runs(database, "s")
     assert section is not None

@@ -128,6 +128,8 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "no family": (("--benchmark", "digits"), "unknown benchmark 'digits'"),
     "empty benchmark": (("--benchmark", ""), "unknown benchmark"),
     "own data": (("--benchmark", "split-/nowhere/flowers"), "no folder /nowhere/flowers"),
+    "nobody's home": (("--results", "~results"), r"nobody's home is ~results; .*: ~/results"),
+    "data in nobody's home": (("--data", "~data/x"), "nobody's home is ~data; .*: ~/data/x"),
     "no tasks": (("--tasks", "0"), "tasks must be 1 to"),
     "minus a task": (("--tasks", "-2"), "tasks must be 1 to"),
     "too many tasks": (("--tasks", "1000"), "tasks must be 1 to 12, got 1000"),

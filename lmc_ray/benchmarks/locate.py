@@ -7,6 +7,7 @@ from lmc_ray.benchmarks import catalog, cifar, digits, folder, idx, parquet
 from lmc_ray.benchmarks.download import downloaded
 from lmc_ray.benchmarks.source import Found, Source, opened, reading
 from lmc_ray.errors import UserError, unknown
+from lmc_ray.home import expanded
 
 _RAW_FOLDERS = {"mnist": "MNIST/raw", "fashion-mnist": "FashionMNIST/raw"}
 
@@ -39,13 +40,13 @@ def find_source(name: str, data: str | None) -> tuple[str, Source]:
 
 def _find_source(name: str, data: str | None) -> tuple[str, Source]:
     _, word = parse(name)
-    root = None if data is None else Path(data).expanduser()
+    root = None if data is None else expanded(data)
     if word in catalog.SOURCES:
         source = opened(_known(word, root))
         _check_known(word, source)
         return word, source
     if os.sep in word or word.startswith(("~", ".")):
-        path = Path(word).expanduser().resolve()
+        path = expanded(word).resolve()
         return path.name, opened(_own(path))
     if root is not None and (root / word).is_dir():
         return word, opened(_own(root / word))

@@ -86,8 +86,9 @@ QUESTIONS: Mapping[str, _Question] = {
         f"{_SAME} AND b.from_task = 1 AND b.to_task > 1",
     ),
     "joint": _Question(
-        "from the sequential minimum to the one of all tasks together",
-        "Both have learned the same tasks, one after the other or together; scored on the last.",
+        "between minima of the same tasks",
+        "Both ends have learned the same tasks, in different ways: one after the other, say, and "
+        "all together. Scored on the last of them.",
         f"{_SAME} AND b.from_task = b.to_task",
     ),
     "forwards": _Question(

@@ -18,7 +18,7 @@ SELECT benchmark, purpose, analysis, method, count(*) AS cells,
     count(*) FILTER (status = 'pruned') AS pruned,
     count(reused_from) AS reused, count(DISTINCT seed) AS seeds,
     sum(gradient_evaluations) AS gradient_evaluations,
-    sum(wall_seconds / coalesce(replicas, 1)) / 3600 AS hours,
+    sum(wall_seconds / coalesce(replicas, 1)) FILTER (reused_from IS NULL) / 3600 AS hours,
     min(started_at) AS started, max(finished_at) AS ended,
     list_sort(list(DISTINCT device)) AS devices, list_sort(list(DISTINCT version)) AS versions
 FROM runs WHERE sweep = {sweep}

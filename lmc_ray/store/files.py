@@ -19,6 +19,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from lmc_ray.errors import UserError
+from lmc_ray.home import expanded
 
 SUFFIX = ".parquet"
 TEMPORARY = ".tmp"
@@ -82,7 +83,7 @@ def open_root(root: str) -> tuple[fs.FileSystem, str]:
     if not root:
         raise UserError("the results root is empty: give a folder or a URI such as s3://bucket/lmc")
     if not (scheme := urlsplit(root).scheme):
-        return fs.LocalFileSystem(), Path(root).expanduser().absolute().as_posix()
+        return fs.LocalFileSystem(), expanded(root).absolute().as_posix()
     if _carries_secret(root):
         # A root is printed, and written into Ray's and other people's logs.
         raise UserError(

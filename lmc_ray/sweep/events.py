@@ -9,6 +9,7 @@ import os
 import time
 from pathlib import Path
 
+from lmc_ray.home import expanded
 from lmc_ray.sweep.cells import Block
 
 _log = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ def open_log(sweep: str) -> Path:
     Raises:
         OSError: the file cannot be opened.
     """
-    folder = Path(os.environ.get("LMC_LOGS") or "~/.local/state/lmc-ray").expanduser().absolute()
+    folder = expanded(os.environ.get("LMC_LOGS") or "~/.local/state/lmc-ray").absolute()
     folder.mkdir(parents=True, exist_ok=True)
     handler = _File(folder / f"{sweep}.log")
     formatter = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")

@@ -1,12 +1,12 @@
 """Where cells learn: a benchmark, opened as the user asks for it, and a share of a cluster."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from lmc_ray.bench.recommend import Choice, recommended
 from lmc_ray.benchmarks import Benchmark, defaults, load
 from lmc_ray.errors import UserError
+from lmc_ray.home import expanded
 from lmc_ray.models import build
 from lmc_ray.sweep.backoff import patience
 from lmc_ray.sweep.cells import Place
@@ -52,7 +52,7 @@ def open_place(
 def _from_anywhere(benchmark: str) -> str:
     """The benchmark's name for workers, which run in other folders: a path in it made absolute."""
     family, dash, word = benchmark.partition("-")
-    return f"{family}{dash}{Path(word).expanduser().resolve()}" if "/" in word else benchmark
+    return f"{family}{dash}{expanded(word).resolve()}" if "/" in word else benchmark
 
 
 def workplace_of(
@@ -65,7 +65,7 @@ def workplace_of(
     """
 
     def absolute(path: str) -> str:
-        return path if "://" in path else str(Path(path).expanduser().resolve())
+        return path if "://" in path else str(expanded(path).resolve())
 
     where = absolute(data) if data else None
     return Workplace(sweep, absolute(results), where, sources, patience=patience())

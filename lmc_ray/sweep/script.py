@@ -15,6 +15,7 @@ from rich.console import Console
 
 from lmc_ray.command import INTERRUPTED, run
 from lmc_ray.errors import UserError
+from lmc_ray.home import expanded
 from lmc_ray.interrupts import INTERRUPT
 from lmc_ray.report import importance_rows, write_report
 from lmc_ray.store import Store, check_sweep_name
@@ -200,7 +201,7 @@ def main(
         ] = False,
     ) -> None:
         if results.startswith("~"):  # from a variable or in quotes: no shell has replaced it
-            results = str(Path(results).expanduser())
+            results = str(expanded(results))
         if pareto not in (None, "accuracy,memory"):
             raise UserError(f"--pareto {pareto}: write --pareto accuracy,memory")
         given = dict(parse(setting) for setting in settings or [])
