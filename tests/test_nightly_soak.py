@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -116,6 +117,29 @@ def test_two_starts_at_once(root: Path) -> None:
 # Ray's jobs
 
 
+# As `ray start --head` would, but for two things that another Ray on the machine may have: a port,
+# for which `ray.init` has no option, and the file that tells a job which cluster it belongs to.
+HEAD = """
+import functools, pathlib, ray, sys, time
+from ray._private.parameter import RayParams
+
+RayParams.__init__ = functools.partialmethod(RayParams.__init__, dashboard_agent_listen_port=0)
+context = ray.init(
+    address="local",
+    num_cpus=2,
+    include_dashboard=True,
+    dashboard_host="127.0.0.1",
+    dashboard_port=0,
+    _node_ip_address="127.0.0.1",
+    _temp_dir=sys.argv[1],
+    object_store_memory=100 * 2**20,
+)
+pathlib.Path(sys.argv[1], "ray_current_cluster").write_text(context.address_info["gcs_address"])
+print(context.dashboard_url, flush=True)
+time.sleep(10_000)
+"""
+
+
 @pytest.fixture
 def head(tmp_path: Path) -> Iterator[dict[str, str]]:
     """A Ray of our own with its dashboard on loopback; the environment that reaches it."""
@@ -129,18 +153,11 @@ def head(tmp_path: Path) -> Iterator[dict[str, str]]:
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # or it would leave loopback
         "RAY_raylet_start_wait_time_s": "280",
     }
-    serve = (
-        "import ray, time\n"
-        "context = ray.init(address='local', num_cpus=2, include_dashboard=True,"
-        " dashboard_host='127.0.0.1', dashboard_port=0, _node_ip_address='127.0.0.1',"
-        " object_store_memory=100 * 2**20)\n"
-        "print(context.address_info['gcs_address'], context.dashboard_url, flush=True)\n"
-        "time.sleep(10_000)\n"
-    )
     log = tmp_path / "head.out"
+    folder = tempfile.mkdtemp(prefix="lmc-ray-")  # below tmp_path its sockets' names are too long
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [sys.executable, "-c", serve],
+            [sys.executable, "-c", HEAD, folder],
             env=environment,
             stdout=out,
             stderr=subprocess.DEVNULL,
@@ -148,11 +165,12 @@ def head(tmp_path: Path) -> Iterator[dict[str, str]]:
         )
     driver = Driver(process, log)
     try:
-        wait_until(lambda: "127.0.0.1" in log.read_text(), "Ray did not start")
-        _, dashboard = log.read_text().split()[-2:]
+        wait_until(lambda: log.read_text().endswith("\n"), "Ray did not start")
+        dashboard = log.read_text().split()[-1]
         yield environment | {"RAY_API_SERVER_ADDRESS": f"http://{dashboard}"}
     finally:
         driver.kill()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_a_night_as_a_job_and_the_same_again(root: Path, head: dict[str, str]) -> None:
@@ -182,6 +200,6 @@ def test_a_night_as_a_job_and_the_same_again(root: Path, head: dict[str, str]) -
         return (said.stdout + said.stderr).lower()
 
     wait_until(lambda: re.search("succeeded|failed", status()), "the job has no end")
-    assert "succeeded" in status()
+    assert "succeeded" in (said := status()), said
     (found,) = query(root, "SELECT max(night), count(*) FROM nights")
     assert found == (night, 2)
