@@ -68,7 +68,8 @@ def published(run: Mapping[str, Any]) -> Published | None:
 
     Args:
         run: a row of `runs`. The number is for the same tasks, the same network, one epoch a task
-            and, of methods with a memory, the same memory.
+            (two of the first, in the authors' code), of methods with a memory the same memory, of
+            multitask training all tasks at once, and of MC-SGD itself, without replay in it.
     """
     benchmark = run["benchmark"]
     network = "resnet18-20" if benchmark == "split-cifar100" else "mlp-256-256"
@@ -77,5 +78,7 @@ def published(run: Mapping[str, Any]) -> Published | None:
         and (benchmark != "rotated-mnist" or run["angle"] == _ANGLE)
         and (run["network"], run["epochs"]) == (network, 1)
         and run["memory_per_class"] in (None, _MEMORY_PER_CLASS)
+        and run["multitask_schedule"] in (None, "joint")
+        and (run["method"] != "mcsgd" or not run["replay_batch_size"])
     )
     return TABLE_1.get(benchmark, {}).get(run["method"]) if same else None

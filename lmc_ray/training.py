@@ -222,6 +222,8 @@ class Training:
                 kind, replica = divmod(i, replicas)
                 if list(minima)[kind] == self.learner.minimum:
                     finite[replica] &= bool(np.isfinite(each_loss))
+                elif not np.isfinite(each_loss):
+                    continue  # a companion that diverged: no classifier, though it would score
                 self.active[replica].accuracies.append(
                     {
                         "minimum": list(minima)[kind],

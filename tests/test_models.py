@@ -68,8 +68,10 @@ def test_the_layout_names_every_parameter_once(name: str) -> None:
     assert torch.equal(theta, expected.expand(2, -1))
 
 
+@pytest.mark.parametrize("shape", [SHAPE, (1, 20, 9)])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_multiply_adds_are_those_of_the_plain_module(name: str) -> None:
+def test_multiply_adds_are_those_of_the_plain_module(name: str, shape: tuple[int, ...]) -> None:
+    """Also where a stride of 2 does not halve a side evenly."""
     counted: list[int] = []
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -77,13 +79,14 @@ def test_multiply_adds_are_those_of_the_plain_module(name: str) -> None:
         counted.append(weight.numel() * output[0, 0].numel() if weight.dim() == 4 else 0)
         counted[-1] += weight.numel() if weight.dim() == 2 else 0
 
-    module = plain(name, SHAPE, CLASSES)
+    module = plain(name, shape, CLASSES)
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Conv2d):
             part.register_forward_hook(count)
-    module(images(1)[0])
-    assert sum(net(name).multiply_adds) == sum(counted)
-    assert net(name).multiply_adds[0] == counted[0]
+    module(torch.zeros(2, *shape, dtype=torch.float64))
+    network = build(name, shape, CLASSES)
+    assert sum(network.multiply_adds) == sum(counted)
+    assert network.multiply_adds[0] == counted[0]
 
 
 def test_views_follow_their_stack_and_no_other() -> None:

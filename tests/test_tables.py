@@ -212,8 +212,8 @@ def test_studies_of_one_method_go_by_their_labels(store: Store):
             store.commit("first", f"{label}-{seed}", {"runs": [cell]})
     with store.database() as database:
         (rows,) = accuracy_rows(database)
-        (fewer,) = compare(database, "samples-9", ["samples-10"])
-        (own,) = compare(database, "mcsgd", ["samples-9"])
+        (fewer,) = compare(database, "samples-9", ["samples-10"]).comparisons
+        (own,) = compare(database, "mcsgd", ["samples-9"]).comparisons
         text = render(accuracy_sheets(database))
         studies = database.sql("SELECT study FROM method_summary WHERE method = 'mcsgd'").fetchall()
     assert [row.group.label for row in rows] == [
@@ -238,7 +238,7 @@ def test_another_initialisation_is_another_configuration(tmp_path: Path):
         store.commit("s", f"a{seed}", {"runs": [usual, other]})
     with store.database() as database:
         (rows,) = accuracy_rows(database)
-        (found,) = compare(database, "w0", ["mcsgd"])
+        (found,) = compare(database, "w0", ["mcsgd"]).comparisons
     assert [(row.group.label, len(row.group.runs)) for row in rows] == [
         ("MC-SGD", 2),
         ("MC-SGD (w0)", 2),
@@ -429,16 +429,16 @@ def test_compare(tmp_path: Path):
     rotated_mnist(store, "stable-sgd", [each * 0.9 for each in SIX[:5]])
     rotated_mnist(store, "er", [each - 0.01 * (1 + seed % 2) for seed, each in enumerate(SIX)])
     with store.database() as database:
-        stable, er = compare(database, "mcsgd", ["stable-sgd", "er"])
-        (backwards,) = compare(database, "er", ["mcsgd"])
-        (few,) = compare(database, "stable-sgd", ["mcsgd"])
-        (both,) = compare(database, "mcsgd", ["er"], benchmark="rotated-mnist")
+        stable, er = compare(database, "mcsgd", ["stable-sgd", "er"]).comparisons
+        (backwards,) = compare(database, "er", ["mcsgd"]).comparisons
+        (few,) = compare(database, "stable-sgd", ["mcsgd"]).comparisons
+        (both,) = compare(database, "mcsgd", ["er"], benchmark="rotated-mnist").comparisons
         text = render(compare_sheets([stable, er]))
         with pytest.raises(UserError, match="did you mean 'mcsgd'"):
             compare(database, "mcsdg", ["er"])
         with pytest.raises(UserError, match="did you mean 'rotated-mnist'"):
             compare(database, "mcsgd", ["er"], benchmark="rotated-mnits")
-        with pytest.raises(UserError, match="no finished seed in common"):
+        with pytest.raises(UserError, match="mcsgd has one configuration only"):
             compare(database, "mcsgd", ["mcsgd"])
     assert er.paired.difference.mean == pytest.approx(0.015)
     assert er.p == er.paired.p == both.p == 2 / 2**6
@@ -460,8 +460,48 @@ def test_a_seed_that_diverged_is_told_beside_a_comparison(tmp_path: Path):
     place |= {"network": "mlp-256-256", "epochs": 1}
     store.commit("paper", "lost", {"runs": [run("lost", 9, status="diverged", **place)]})
     with store.database() as database:
-        text = render(compare_sheets(compare(database, "mcsgd", ["er"])))
+        text = render(compare_sheets(compare(database, "mcsgd", ["er"]).comparisons))
     assert "ER: 1 of 6 seeds diverged; in none of the differences" in text
+
+
+def test_what_cannot_be_compared_is_told(tmp_path: Path, lmc):
+    """A method that diverged where its baseline did not must not look as if it held."""
+    store = Store(str(tmp_path))
+    rotated_mnist(store, "mcsgd", SIX)
+    rotated_mnist(store, "er", [each - 0.01 * seed for seed, each in enumerate(SIX, 1)])
+    elsewhere = {"benchmark": "permuted-mnist", "tasks": 20, "network": "mlp-256-256", "epochs": 1}
+    runs = [
+        run(f"{method}-{seed}", seed, method=method, status=status, **elsewhere)
+        for method, status in (("mcsgd", "diverged"), ("er", "finished"))
+        for seed in range(6)
+    ]
+    store.commit("paper", "permuted", {"runs": runs})
+    store.commit("other", "ewc", {"runs": [run("ewc-0", 0, method="ewc", **elsewhere)]})
+    ask = ("compare", str(tmp_path), "--method", "mcsgd", "--baseline", "er")
+    diverged = (
+        "not compared: MC-SGD and ER have no finished seed in common on permuted-mnist, 20 tasks,"
+        " test split, sweep paper: 6 of 6 seeds of MC-SGD diverged"
+    )
+    status, out, err = lmc(*ask)
+    assert (status, "better" in out) == (2, True)
+    assert diverged in err
+    status, out, err = lmc(*ask, "--benchmark", "permuted-mnist")
+    assert (status, out) == (2, "")
+    assert diverged.removeprefix("not compared: ") in err
+    status, _, err = lmc(*ask, "--benchmark", "rotated-mnist")
+    assert (status, err) == (0, "")
+    status, out, err = lmc(*ask, "--baseline", "ewc")
+    assert (status, "better" in out) == (2, True)
+    assert "mcsgd and ewc are in no sweep together" in err
+
+
+def test_points_of_a_front_are_compared_once(tmp_path: Path):
+    store = Store(str(tmp_path))
+    rotated_mnist(store, "mcsgd", SIX, 1)
+    rotated_mnist(store, "mcsgd", SIX[::-1], 3)
+    with store.database() as database:
+        (found,) = compare(database, "mcsgd", ["mcsgd"]).comparisons
+    assert [found.asked, found.tests] == [1, 1]
 
 
 def test_compare_corrects_for_all_that_is_asked(tmp_path: Path):
@@ -472,9 +512,9 @@ def test_compare_corrects_for_all_that_is_asked(tmp_path: Path):
         wins = [each - 0.01 * seed for seed, each in enumerate(eight, 1)]
         rotated_mnist(store, method, [wins[0] + 0.02, *wins[1:]])
     with store.database() as database:
-        (alone,) = compare(database, "mcsgd", ["er"])
-        three = compare(database, "mcsgd", ["er", "agem", "ewc"])
-        (twice,) = compare(database, "mcsgd", ["er", "er"])
+        (alone,) = compare(database, "mcsgd", ["er"]).comparisons
+        three = compare(database, "mcsgd", ["er", "agem", "ewc"]).comparisons
+        (twice,) = compare(database, "mcsgd", ["er", "er"]).comparisons
     assert (alone.p, alone.verdict) == (4 / 2**8, "better")
     assert [each.p for each in three] == [3 * 4 / 2**8] * 3
     assert [each.verdict for each in three] == ["better"] * 3
@@ -488,7 +528,7 @@ def test_what_another_sweep_took_over_is_no_further_test(tmp_path: Path):
     cells = {row["cell_id"]: {} for row in store.committed("paper").values()}
     store.reuse("beside", "x", cells)
     with store.database() as database:
-        both = compare(database, "mcsgd", ["er"])
+        both = compare(database, "mcsgd", ["er"]).comparisons
     assert [each.method.runs[0]["sweep"] for each in both] == ["beside", "paper"]
     assert [(each.p, each.verdict) for each in both] == [(2 / 2**6, "better")] * 2
 
@@ -501,9 +541,9 @@ def test_a_large_loss_is_shown_however_much_is_asked(tmp_path: Path):
         rotated_mnist(store, method, SIX)
     rotated_mnist(store, "ewc", [each - 0.42 for each in SIX])
     with store.database() as database:
-        found = compare(database, "mcsgd", ["er", "agem", "ewc"])
+        found = compare(database, "mcsgd", ["er", "agem", "ewc"]).comparisons
         text = render(compare_sheets(found))
-        (one,) = compare(database, "mcsgd", ["er"])
+        (one,) = compare(database, "mcsgd", ["er"]).comparisons
     assert (one.verdict, one.worse) == ("worse", True)
     few = "too few seeds for so many tests"
     assert [each.verdict for each in found] == [f"worse (interval below 0; {few})"] * 2 + [few]
@@ -517,10 +557,11 @@ def test_equal_differences_of_few_seeds_show_nothing(tmp_path: Path):
     rotated_mnist(store, "mcsgd", [0.7, 0.8])
     rotated_mnist(store, "er", [0.8, 0.9])
     with store.database() as database:
-        (found,) = compare(database, "mcsgd", ["er"])
+        (found,) = compare(database, "mcsgd", ["er"]).comparisons
         text = render(compare_sheets([found]))
     assert (found.paired.effect, found.worse) == (None, False)
     assert "-10.00" in text
+    assert "interval n/a: all pairs differ by the same" in text
     assert max(map(len, text.splitlines())) <= 120
 
 
@@ -534,7 +575,7 @@ def test_methods_are_compared_at_equal_memory(tmp_path: Path):
     rotated_mnist(store, "agem", SIX[::-1], 7)
     rotated_mnist(store, "ewc", SIX[::-1])
     with store.database() as database:
-        found = compare(database, "mcsgd", ["er", "agem", "ewc"])
+        found = compare(database, "mcsgd", ["er", "agem", "ewc"]).comparisons
         text = render(compare_sheets(found))
     memories = [
         tuple(group.runs[0]["memory_per_class"] for group in (each.method, each.baseline))
@@ -556,6 +597,7 @@ def test_nothing_is_confirmed_yet(tmp_path: Path):
 def test_the_papers_numbers_are_for_its_own_tasks():
     own = {"benchmark": "rotated-mnist", "tasks": 20, "angle": 9.0, "method": "mcsgd"}
     own |= {"network": "mlp-256-256", "epochs": 1, "memory_per_class": 1}
+    own |= {"multitask_schedule": None, "replay_batch_size": None}
     printed = paper.published(own)
     assert printed
     assert (printed.accuracy, printed.forgetting) == (82.3, 0.08)
@@ -567,8 +609,12 @@ def test_the_papers_numbers_are_for_its_own_tasks():
         {"epochs": 5},
         {"memory_per_class": 2},
         {"method": "ema"},
+        {"method": "multitask", "memory_per_class": None, "multitask_schedule": "growing"},
+        {"replay_batch_size": 10},
     ):
         assert paper.published(own | other) is None
+    assert paper.published(own | {"method": "multitask", "multitask_schedule": "joint"})
+    assert paper.published(own | {"method": "er", "replay_batch_size": 10})
     permuted = {"benchmark": "permuted-mnist", "angle": None}
     assert paper.published(own | permuted | {"method": "stable-sgd", "memory_per_class": None})
     assert paper.published(own | permuted | {"benchmark": "split-cifar100"}) is None

@@ -345,6 +345,22 @@ def test_a_companion_that_has_diverged_is_on_no_path() -> None:
     assert len(whole.barriers) == len(trio_paths(3))
 
 
+def test_a_companion_that_has_diverged_has_no_accuracy() -> None:
+    """Of NaN logits the first is taken for the largest, which is right now and then."""
+    run = training("mcsgd", points=3)
+    run.step()
+    run.learner.tensors["sequential"] = run.learner.tensors["sequential"].clone()
+    run.learner.tensors["sequential"][0] = torch.nan
+    while not run.finished:
+        run.step()
+    lost, whole = (
+        {row["after_task"] for row in record.accuracies if row["minimum"] == "sequential"}
+        for record in run.records
+    )
+    assert (lost, whole) == ({1}, {1, 2, 3})
+    assert [record.status for record in run.records] == ["finished"] * 2
+
+
 def test_multitask_alone_has_no_paths() -> None:
     run = trained("multitask", points=5, multitask_schedule="growing")
     assert all(record.paths == record.barriers == [] for record in run.records)

@@ -117,6 +117,7 @@ def _walk(node: Any, path: Path, document: Document, above: set[int]) -> None:
                 document.findings.append(Finding(line, f"the key '{key.value}' is given twice"))
             seen.add(key.value)
             document.lines[*path, key.value] = line
+            _check_scalar(key, (*path, key.value), document)
             _walk(value, (*path, key.value), document, above)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
@@ -125,6 +126,16 @@ def _walk(node: Any, path: Path, document: Document, above: set[int]) -> None:
         # The end of a block text is where the next thing begins.
         end = node.end_mark.line + (0 if node.end_mark.column == 0 else 1)
         document.spans[path] = (node.start_mark.line + 1, max(end, node.start_mark.line + 1))
+        _check_scalar(node, path, document)
+
+
+def _check_scalar(node: Any, path: Path, document: Document) -> None:
+    """Note what looks like a date or a number and is none: PyYAML has no error of its own for it."""
+    try:
+        _value(node)
+    except (ValueError, AttributeError):
+        kind = node.tag.rpartition(":")[2]
+        document.add(path, f"'{node.value}' is no {kind}: put it in quotes if it is a text")
 
 
 def nearest(word: str, known: Any) -> str:

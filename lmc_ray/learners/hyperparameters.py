@@ -42,7 +42,8 @@ class SGD:
     batch_size: int = _count(64, 1)
     epochs: int = _count(1, 1)
     first_task_epochs: int | None = _count(None, 1)
-    """Epochs of task 1; None: as many as `epochs`. The authors' code gives it two."""
+    """Epochs of task 1; None: as many as `epochs`. The authors' code gives it two. Joint multitask
+    training has no task 1 and takes `epochs`."""
     shuffle: bool = True
     initialisation: int = _count(0, 0, later=True)
     """Which w_0: 0 is the seed's own, the same for all methods; others are for controls."""

@@ -51,9 +51,14 @@ class ResNet18:
         shapes["head.bias"] = (classes,)
         self.layout = Layout(shapes)
         self.symmetries = _symmetries(shapes)
-        pixels = image_shape[1] * image_shape[2]
+        self.pixels = {
+            name: prod(-(-side // 2 ** _stage(name)) for side in image_shape[1:])
+            for name, shape in shapes.items()
+            if len(shape) == 4
+        }
+        """Of each convolution's output: a stride of 2 halves a side, rounded up."""
         self.multiply_adds = tuple(
-            prod(shape) * (1 if name == "head.weight" else pixels // 4 ** _stage(name))
+            prod(shape) * self.pixels.get(name, 1)
             for name, shape in shapes.items()
             if len(shape) > 1
         )
@@ -224,12 +229,7 @@ class ResNet18:
 
 def outputs(network: ResNet18) -> list[int]:
     """Numbers an example in the output of each convolution, the first one first."""
-    pixels = network.multiply_adds[0] // prod(network.layout.shapes["stem"])
-    return [
-        shape[0] * pixels // 4 ** _stage(name)
-        for name, shape in network.layout.shapes.items()
-        if len(shape) == 4
-    ]
+    return [network.layout.shapes[name][0] * pixels for name, pixels in network.pixels.items()]
 
 
 def _norm(name: str, width: int) -> dict[str, tuple[int, ...]]:

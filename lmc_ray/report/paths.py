@@ -8,6 +8,7 @@ from lmc_ray.report.contrasts import within_seeds
 from lmc_ray.report.exhibits import Curve, Exhibit, Lines, Section, left_out, spread_out
 from lmc_ray.report.palette import Style
 from lmc_ray.report.source import OWN, Part, Row, ask, moments, summary
+from lmc_ray.tables.barriers import BENT
 from lmc_ray.tables.groups import Group
 
 _MOST_CURVES = 12
@@ -50,10 +51,6 @@ ORDER BY ALL
 
 _FROM_TO = "From α = 0, where the path starts, to α = 1, where it ends"
 _BANDS = "Bands: 95 % interval of the mean over seeds"
-_BENT = (
-    "Bézier curves are trained where a seed's line rises above both its ends, so their means may "
-    "be over fewer seeds than the lines'"
-)
 
 
 @dataclass(frozen=True)
@@ -246,7 +243,7 @@ def _answer(group: Group, name: str, rows: Sequence[Row], sql: str) -> Exhibit |
         sql=sql,
         panels=panels,
         notes=[
-            *([_BENT] if bent else []),
+            *([BENT] if bent else []),
             *left_out("pairs of panels", len(shown), len(places)),
             *left_out("paths of a panel", min(most, _MOST_CURVES), most),
         ],

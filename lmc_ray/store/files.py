@@ -99,6 +99,8 @@ def open_root(root: str) -> tuple[fs.FileSystem, str]:
         filesystem, path = fs.FileSystem.from_uri(uri)
     except (OSError, ValueError, pa.ArrowException) as problem:
         raise UserError(f"cannot open the results root {root}: {one_line(problem)}") from None
+    if not path.strip("/") and not isinstance(filesystem, fs.LocalFileSystem):
+        raise UserError(f"the results root {root} names no bucket: is a variable in it empty?")
     return filesystem, path.rstrip("/")
 
 

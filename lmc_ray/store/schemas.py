@@ -67,7 +67,9 @@ _CELL = (
 
 _IDENTITY = (
     _column("purpose", TEXT, "search, confirm, control (to measure against), nightly or analysis"),
-    _column("analysis", TEXT, "what an analysis measured: paths, plane, spectrum or similarity"),
+    _column(
+        "analysis", TEXT, "what an analysis measured: path, seeds, plane, spectrum or similarity"
+    ),
     _column("status", TEXT, "finished, diverged (the loss became NaN or infinite) or pruned"),
     _column("tasks_completed", INT),
     _column("study", TEXT, "which study of the sweep proposed the configuration"),
@@ -147,7 +149,11 @@ _OUTCOME = (
     _column("forgetting", REAL, "mean drop from each task's best; fraction; null for multitask"),
     _column("backward_transfer", REAL, "mean change since each task was learned; fraction"),
     _column("learning_accuracy", REAL, "mean accuracy right after learning; fraction"),
-    _column("gradient_evaluations", INT, "backward passes through the network, one per batch"),
+    _column(
+        "gradient_evaluations",
+        INT,
+        "backward passes, one per batch, of EWC's Fisher information as well",
+    ),
     _column("examples_seen", INT, "examples in those passes, repeats counted"),
     _column("wall_seconds", REAL, "of training and measuring the whole stack"),
     _column("replicas", INT, "cells that trained in the same stack"),

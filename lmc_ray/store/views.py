@@ -66,23 +66,24 @@ VIEWS: Mapping[str, View] = {
         """,
     ),
     "method_summary": View(
-        "one configuration of a method, over its confirmed seeds; a diverged one has no accuracy",
+        "one configuration of a method, over the confirmed seeds that have finished",
         f"""
-        SELECT {_WHOSE}, any_value(study) AS study, count(*) AS seeds,
+        SELECT {_WHOSE}, any_value(study) AS study, count(average_accuracy) AS seeds,
             count(*) FILTER (status = 'diverged') AS diverged,
             {_over_seeds("average_accuracy", "forgetting", "learning_accuracy")},
             any_value(memory_per_class) AS memory_per_class,
-            avg(gradient_evaluations) AS gradient_evaluations, avg(examples_seen) AS examples_seen
+            avg(gradient_evaluations) FILTER (status = 'finished') AS gradient_evaluations,
+            avg(examples_seen) FILTER (status = 'finished') AS examples_seen
         FROM confirmed GROUP BY ALL ORDER BY ALL
         """,
     ),
     "accuracy_matrix": View(
-        "accuracy on a task after a task, over seeds that have finished",
+        "accuracy on a task after a task, over seeds that have finished; of companions, those too",
         f"""
         SELECT {_WHOSE}, any_value(study) AS study, minimum, after_task, eval_task,
             count(*) AS seeds, {_over_seeds("accuracy", "loss")}
         FROM accuracies JOIN confirmed USING (sweep, cell_id)
-        WHERE status = 'finished' GROUP BY ALL ORDER BY ALL
+        WHERE status = 'finished' AND (loss IS NULL OR isfinite(loss)) GROUP BY ALL ORDER BY ALL
         """,
     ),
     "measured_paths": View(

@@ -2,7 +2,7 @@
 
 from lmc_ray.tables.accuracy import AccuracyRow, accuracy_rows, accuracy_sheets, row_notes
 from lmc_ray.tables.barriers import BarriersRow, barriers_rows, barriers_sheets, ends
-from lmc_ray.tables.compare import Comparison, compare, compare_sheets
+from lmc_ray.tables.compare import Compared, Comparison, compare, compare_sheets
 from lmc_ray.tables.contrasts import contrast_sheets
 from lmc_ray.tables.nights import NIGHT_COLUMNS, night_cells, night_sheet
 from lmc_ray.tables.overview import overview_sheets
@@ -13,6 +13,7 @@ __all__ = [
     "NIGHT_COLUMNS",
     "AccuracyRow",
     "BarriersRow",
+    "Compared",
     "Comparison",
     "Sheet",
     "accuracy_rows",

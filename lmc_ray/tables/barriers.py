@@ -17,6 +17,10 @@ _NOTES = (
     "by less than 2 points",
     "barrier: highest excess over the straight line between the values at the two ends",
 )
+BENT = (
+    "Bézier curves are trained where a seed's line rises above both its ends, so their means may "
+    "be over fewer seeds than the lines'"
+)
 _PATHS = """
     SELECT path_id, from_minimum, from_task, to_minimum, to_task, curve, control, eval_task,
         loss_rise, error_rise, loss_barrier, error_barrier, connected
@@ -114,5 +118,6 @@ def _sheet(rows: list[BarriersRow], last: bool) -> Sheet:
     ]
     notes = [group.note] if group.differences else []
     notes += _NOTES if last else ()
+    notes += [BENT] if any("bezier" in row.path for row in rows) else []
     heading = f"{group.label}: {title(group.runs[0])}"
     return Sheet(heading, (*columns, "connected\nseeds"), cells, notes)

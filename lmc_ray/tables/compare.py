@@ -20,6 +20,7 @@ _NOTES = (
     "p: two-sided sign-flip test of the paired differences, exact up to 16 pairs; Holm: corrected "
     "for all tests asked for; effect: mean over standard deviation of the differences (d_z)",
 )
+_ALIKE = "interval n/a: all pairs differ by the same, which says nothing of their scatter"
 _BY_INTERVAL = (
     "interval below 0: also when it is widened for the number of comparisons (Bonferroni), as no "
     "sign-flip test of so few pairs could come below 0.05"
@@ -71,12 +72,30 @@ class Comparison:
         return self.verdict.startswith("worse")
 
 
+@dataclass(frozen=True)
+class Compared:
+    """What came of the comparisons that were asked for.
+
+    Attributes:
+        comparisons: those that could be made.
+        missing: in words, those that could not, and why.
+    """
+
+    comparisons: Sequence[Comparison]
+    missing: Sequence[str]
+
+    @property
+    def worse(self) -> bool:
+        """Whether the method has been shown to be worse than a baseline."""
+        return any(each.worse for each in self.comparisons)
+
+
 def compare(
     database: "duckdb.DuckDBPyConnection",
     method: str,
     baselines: Sequence[str],
     benchmark: str | None = None,
-) -> list[Comparison]:
+) -> Compared:
     """Compare a method's confirmed configurations with those of baselines of the same sweep.
 
     Args:
@@ -86,7 +105,7 @@ def compare(
         benchmark: only this one; None for all.
 
     Raises:
-        UserError: a method or benchmark without confirmed seeds, or no seed in common.
+        UserError: a method or benchmark without confirmed seeds, or nothing to compare.
     """
     groups = confirmed(database)
     if not groups:
@@ -100,25 +119,44 @@ def compare(
             known = {known for group in groups for known in (group.method, group.name)}
             raise unknown("method among the confirmed ones", name, known)
     pairs: list[tuple[Group, Group, Paired]] = []
+    missing: list[str] = []
+    beside: set[str] = set()
     for together in by_setting(groups).values():
         ours = called(method, together)
         for name in dict.fromkeys(baselines):
             for a, b in _at_equal_memory(ours, called(name, together)):
+                beside.add(name)
                 if found := _differences(a, b):
                     pairs.append((a, b, paired(found)))
+                else:
+                    missing.append(_nothing_in_common(a, b))
+    for name in baselines:
+        if name not in beside:
+            apart = f"{method} and {name} are in no sweep together: confirm them in one"
+            alone = f"{method} has one configuration only: nothing else of it to compare with"
+            missing.append(alone if name == method else apart)
     if not pairs:
-        raise UserError(
-            f"{method} and {', '.join(baselines)} have no finished seed in common: confirm them in"
-            " one sweep"
-        )
+        raise UserError("; ".join(missing))
     # A sweep that took cells over shows them again, which is not one more test.
     different = {_cells(a, b): each for a, b, each in pairs}
     tested = {key: each.p for key, each in different.items() if each.p is not None}
     corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
-    return [
+    comparisons = [
         Comparison(a, b, each, corrected.get(_cells(a, b)), len(different), len(tested))
         for a, b, each in pairs
     ]
+    return Compared(comparisons, missing)
+
+
+def _nothing_in_common(*groups: Group) -> str:
+    diverged = [
+        f"{len(group.runs)} of {len(group.runs)} seeds of {group.label} diverged"
+        for group in groups
+        if not group.finished
+    ]
+    why = ", ".join(diverged) or "other seeds each"
+    labels = " and ".join(group.label for group in groups)
+    return f"{labels} have no finished seed in common on {title(groups[0].runs[0])}: {why}"
 
 
 def _cells(*groups: Group) -> tuple[frozenset[str], ...]:
@@ -127,7 +165,11 @@ def _cells(*groups: Group) -> tuple[frozenset[str], ...]:
 
 def _at_equal_memory(ours: Sequence[Group], theirs: Sequence[Group]) -> list[tuple[Group, Group]]:
     """Which to compare: of several configurations (a Pareto front), those of equal memory."""
-    every = [(a, b) for a in ours for b in theirs if a is not b]
+    every: list[tuple[Group, Group]] = []
+    for a in ours:
+        for b in theirs:
+            if a is not b and (b, a) not in every:  # of one method: each two once
+                every.append((a, b))
     equal = [(a, b) for a, b in every if len({*_memories(a, b)}) < 2]
     return equal or every
 
@@ -168,6 +210,8 @@ def compare_sheets(comparisons: Sequence[Comparison]) -> list[Sheet]:
             for each in rows
             if len({*(memories := _memories(each.method, each.baseline))}) > 1
         ]
+        if any(each.paired.difference.count > 1 and each.paired.effect is None for each in rows):
+            notes.append(_ALIKE)
         if any("interval" in each.verdict for each in rows):
             notes.append(_BY_INTERVAL)
         if any(each.p is None for each in rows):
