@@ -167,15 +167,18 @@ def compare(
 ) -> None:
     """Compare confirmed methods or labelled studies seed by seed: difference, interval, test.
 
-    Exit status 3 if the method is worse than a baseline, 0 if it holds.
+    Exit status 3 if the method is worse than a baseline, 2 if something could not be compared (a
+    method whose seeds have all diverged, say), 0 if the method holds.
     """
     from lmc_ray.tables import compare, compare_sheets, render
 
     with _open(root, sweep) as database:
-        comparisons = compare(database, method, baseline, benchmark)
-    _put(render(compare_sheets(comparisons), form).encode(), output)
-    if any(each.worse for each in comparisons):
-        raise typer.Exit(3)
+        compared = compare(database, method, baseline, benchmark)
+    _put(render(compare_sheets(compared.comparisons), form).encode(), output)
+    if compared.missing:
+        typer.echo("lmc-ray: not compared: " + "; ".join(compared.missing), err=True)
+    if compared.worse or compared.missing:
+        raise typer.Exit(3 if compared.worse else 2)
 
 
 @app.command()
@@ -324,18 +327,20 @@ def bench(
     """Measure how fast this machine trains, beside its peaks and beside plain loops.
 
     Each worker trains three tasks and is timed on the second. Where several stack sizes are
-    compared, the one with most cells an hour is noted in the cache folder.
+    compared, the one with which a cell of each method takes least time is noted in the cache
+    folder.
     """
     from lmc_ray.bench.compare import compared, workloads
     from lmc_ray.bench.recommend import best, remember
     from lmc_ray.tables.sheet import render
     from lmc_ray.tables.speeds import speed_sheets
 
+    stacks = list(dict.fromkeys(replicas or [1]))  # given twice: measured once
     planned = workloads(
         benchmark,
-        methods=method or ["stable-sgd"],
-        batch_sizes=batch_size or [64],
-        replicas=replicas or [1],
+        methods=list(dict.fromkeys(method or ["stable-sgd"])),
+        batch_sizes=list(dict.fromkeys(batch_size or [64])),
+        replicas=stacks,
         workers=workers,
         network=network,
         data=data,
@@ -348,14 +353,6 @@ def bench(
         store.check_writable()
     speeds = compared(planned, lambda line: typer.echo(line, err=True))
     typer.echo(render(speed_sheets(speeds)))
-    if len(replicas or ()) > 1:
-        for size in sorted({speed.workload.batch_size for speed in speeds}):
-            chosen = best(speed for speed in speeds if speed.workload.batch_size == size)
-            file = remember(chosen)
-            typer.echo(
-                f"best at batch {size}: {chosen.workload.workers} workers with stacks of"
-                f" {chosen.workload.replicas} ({file})"
-            )
     if store is not None:
         import uuid
         from datetime import UTC, datetime
@@ -366,6 +363,20 @@ def bench(
         rows = [speed.row() | now for speed in speeds]
         store.commit("bench", uuid.uuid4().hex, {"speeds": rows})
         typer.echo(f"rows: table speeds of {results}, sweep bench")
+    if len(stacks) > 1:
+        for size in sorted({speed.workload.batch_size for speed in speeds}):
+            chosen = best(speed for speed in speeds if speed.workload.batch_size == size)
+            if chosen is None:
+                typer.echo(f"best at batch {size}: no stack size was measured with every method")
+                continue
+            try:
+                noted = str(remember(chosen))
+            except OSError as problem:
+                noted = f"not noted for sweeps: {problem}; LMC_CACHE may name a folder for it"
+            typer.echo(
+                f"best at batch {size}: {chosen.workload.workers} workers with stacks of"
+                f" {chosen.workload.replicas} ({noted})"
+            )
 
 
 def _which(cells: Sequence[str]) -> str:

@@ -8,9 +8,10 @@ from typing import NoReturn
 
 import typer
 
-from lmc_ray.errors import UnavailableError, UserError
+from lmc_ray.errors import FailedError, UnavailableError, UserError
 from lmc_ray.interrupts import INTERRUPT
 
+FAILED = 1
 MISTAKE = 2
 INTERRUPTED = 130
 
@@ -41,6 +42,9 @@ def _status(app: typer.Typer, name: str, arguments: Sequence[str], unavailable: 
     except UserError as problem:
         _complain(name, str(problem))
         return unavailable if isinstance(problem, UnavailableError) else MISTAKE
+    except FailedError as problem:  # as it is: it may hold a worker's traceback
+        typer.echo(f"{name}: error: {problem}", err=True)
+        return FAILED
     except typer.TyperException as problem:
         _complain(name, problem.format_message())
         return MISTAKE

@@ -12,6 +12,10 @@ class UnavailableError(UserError):
     """Nothing in the command is wrong: later the same one may find what was missing."""
 
 
+class FailedError(RuntimeError):
+    """What could not be done on this machine, all else having been done; commands end with 1."""
+
+
 def unknown(kind: str, word: str, choices: Iterable[str]) -> UserError:
     """The error for a name that does not exist, with the nearest one that does."""
     known = sorted(choices)

@@ -282,6 +282,7 @@ def test_benchmarks(lmc):
         (("table", "ROOT", "--colour", "red"), "--colour"),
         (("table", "EMPTY"), "no results in"),
         (("table", "~results"), "nobody's home is ~results"),
+        (("table", "s3://"), "names no bucket"),
         (("query", "EMPTY", "SELECT 1"), "no results in"),
         (("verify", "EMPTY"), "no results in"),
         (("table", "FILE"), "FILE"),

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -187,6 +188,17 @@ def test_a_cluster_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None
     )
     with pytest.raises(UserError, match=says):
         connect()
+
+
+@pytest.mark.parametrize("address", ["", "local"])
+def test_an_address_that_names_no_cluster(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    """As for Ray itself: a Ray of our own is started, on loopback and within this memory."""
+    started: list[bool] = []
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setattr("lmc_ray.sweep.cluster._start_here", lambda quiet: started.append(True))
+    with suppress(Exception):  # nothing has started
+        connect()
+    assert started
 
 
 # KubeRay

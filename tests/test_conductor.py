@@ -23,6 +23,7 @@ from lmc_ray.sweep import Range, Study
 from lmc_ray.sweep.cells import Block, Outcome, Pack, Place
 from lmc_ray.sweep.conductor import Conductor
 from lmc_ray.sweep.packs import Packing
+from lmc_ray.sweep.script import superseded
 from lmc_ray.sweep.study import Protocol, StudyRun
 from lmc_ray.sweep.trainable import Workplace, stored_outcomes
 
@@ -387,6 +388,37 @@ def test_what_came_later_is_compared_where_cells_leave_it_out(tmp_path: Path) ->
     other = Sweep(tmp_path, studies=[Study(method="mcsgd", space={"replay_batch_size": 10})])
     with pytest.raises(UserError, match="mcsgd: replay_batch_size was 0, is 10 now"):
         other.run()
+
+
+def test_what_fewer_trials_have_chosen_is_told(tmp_path: Path) -> None:
+    """It stays in the tables, where the better test accuracy must not choose."""
+    sweep = Sweep(tmp_path, protocol=small(trials=6))
+    before, _ = sweep.run()
+    with sweep.store.database("sweep") as database:
+        assert superseded(database, before.studies) == []
+    after, _ = replace(sweep, protocol=small(trials=18)).run()
+    changed = [
+        new.study.title
+        for old, new in zip(before.studies, after.studies, strict=True)
+        if old.chosen != new.chosen
+    ]
+    with sweep.store.database("sweep") as database:
+        told = superseded(database, after.studies)
+    assert changed
+    assert [title for title, _ in told] == changed
+
+
+@pytest.mark.parametrize("pareto", [False, True])
+def test_another_objective_is_another_sweep(tmp_path: Path, pareto: bool) -> None:
+    space = {"memory_per_class": Range(1, 4), "momentum": [0.5, 0.8]}
+    sweep = Sweep(
+        tmp_path,
+        studies=[Study(method="mcsgd", space=space)],
+        protocol=small(pareto=pareto),
+    )
+    sweep.run()
+    with pytest.raises(UserError, match="mcsgd: --pareto"):
+        replace(sweep, protocol=small(pareto=not pareto)).run()
 
 
 def test_labelled_studies_go_on_as_they_were(tmp_path: Path) -> None:

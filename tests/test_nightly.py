@@ -22,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ray_support import files
 
+from lmc_ray.errors import FailedError
 from lmc_ray.learners import hyperparameters
 from lmc_ray.store import Store
 from lmc_ray.store.presence import FLAG, plant_flag
@@ -148,7 +149,7 @@ class Laboratory:
                 self.store.commit(workplace.sweep, name, {"runs": rows})
                 self.ran += block.cells
         if failed:
-            raise RuntimeError(f"{len(failed)} blocks failed")
+            raise FailedError(f"{len(failed)} blocks failed")
         if self.loses_root:
             (self.root / FLAG).unlink()
         return True
@@ -556,6 +557,7 @@ def test_files_that_hold_no_configurations(
         (("--night", "20261120"), "write a date"),
         (("--night", "9999-01-01"), "has not come yet"),
         (("--since", "yesterday"), "--since yesterday: write a date"),
+        (("--since", "2026-11-21"), "--since 2026-11-21 is after this night, 2026-11-20"),
         (("--seeds-per-night", "0"), "--seeds-per-night must be at least 1, got 0"),
         (("--window", "0"), "--window must be at least 1"),
         (("--replicas", "-1"), "--replicas must be at least 1"),
@@ -702,6 +704,24 @@ def test_a_root_without_confirmed_cells(laboratory: Laboratory, tmp_path: Path) 
         "sweep 'searching' has no confirmed configuration: let it finish"
     )
     assert files(tmp_path) == before
+
+
+def test_a_pinned_learning_rate_that_would_be_the_floor(tmp_path: Path) -> None:
+    (tmp_path / "pinned.toml").write_text(MOMENTUM.replace("0.03", "1e-4"))
+    before = files(tmp_path)
+    script(tmp_path, "--sweep", "mine", "--pinned", "pinned.toml").refused(
+        "learning_rate 0.0001 of stable-sgd is below lr_floor"
+    )
+    assert files(tmp_path) == before
+
+
+def test_images_of_ones_own_that_are_not_named_again(laboratory: Laboratory) -> None:
+    flowers = replace(place(), benchmark="rotated-flowers")
+    laboratory.confirm(replace(confirmed("mcsgd", 0), place=flowers), sweep="flowers")
+    laboratory.night("2026-11-20", sweep="flowers").refused(
+        "the images of rotated-flowers that sweep 'flowers' has seen are not found: give their"
+        " folder with --data"
+    )
 
 
 def test_a_pinned_configuration_of_an_unknown_method(tmp_path: Path) -> None:

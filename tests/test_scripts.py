@@ -219,7 +219,11 @@ def test_a_mistake_is_one_line_and_leaves_nothing(run: Run, mistake: str, tmp_pa
         (("--keep-minima", "2", "--path", "joint:2->sequential:2@1"), "unknown minimum 'joint'"),
         (("--path", "sequential:1->sequential:2@7"), "there is no task 7"),
         (("--path", "1->2"), "write it as in"),
+        (("--path", "averaged:1->sequential:2@1"), "no averaged minimum after task 1, but conn"),
         (("--measure", "planes"), "did you mean 'plane'"),
+        (("--method", "multitask"), "multitask is there to be measured against mcsgd: choose both"),
+        (("--set", "initialisation=1"), "other initial weights than mcsgd: not both from init"),
+        (("--set", "multitask.initialisation=0"), "not both from initialisation 0"),
         (("--seeds", "0"), "--seeds 0 keeps no minima"),
     ],
 )

@@ -407,3 +407,37 @@ def test_other_data_on_a_node_are_one_clear_line(tmp_path: Path) -> None:
     (line,) = ended.err.splitlines()
     assert "differ from the driver's: give all nodes the same files" in line
     assert committed(root) == 0
+
+
+# A worker in which MC-SGD always fails, as for want of memory.
+BROKEN = """
+import sys
+
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "lmc_ray.sweep.trainable":
+            from lmc_ray.learners.mcsgd import ModeConnectivitySGD
+            sys.meta_path.remove(self)
+            def learn(self, task):
+                raise RuntimeError("broken on purpose")
+            ModeConnectivitySGD.learn = learn
+
+if "default_worker.py" in " ".join(sys.orig_argv):
+    sys.meta_path.insert(0, Watch())
+"""
+
+
+def test_what_fails_for_good_is_told_and_the_rest_reported(tmp_path: Path) -> None:
+    root, site = tmp_path / "results", tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(BROKEN)
+    path = f"{site}:{clean_environment()['PYTHONPATH']}"
+    with started(root, *NAME, "--trials", "2", environment={"PYTHONPATH": path}) as driver:
+        ended = driver.wait()
+    assert ended.status == 1
+    assert re.search("small: error: .* blocks failed .* 4 times each", ended.err)
+    assert "broken on purpose" in ended.err, "the worker's traceback"
+    assert "runner.py" not in ended.err, "the driver's own says nothing"
+    assert "Stable SGD" in ended.tables
+    assert "interrupted" not in ended.err
+    assert defects(root) == []

@@ -16,7 +16,14 @@ from lmc_ray.learners import METHODS, hyperparameters
 from lmc_ray.store import Store
 from lmc_ray.store.presence import plant_flag
 from lmc_ray.sweep.cells import Block, Cell, Outcome, Pack, Place
-from lmc_ray.sweep.trainable import StackTrainable, Workplace, benchmark_at, stored_outcomes
+from lmc_ray.sweep.checkpoints import Checkpoints
+from lmc_ray.sweep.trainable import (
+    StackTrainable,
+    Workplace,
+    benchmark_at,
+    check_sees,
+    stored_outcomes,
+)
 from lmc_ray.training import Training
 
 TASKS = 3
@@ -602,6 +609,41 @@ def test_other_data_than_the_drivers_are_refused(tmp_path: Path, place: Place) -
         trainable.reset(config(tmp_path / "own", mine))
         assert "mistake" not in trainable.train()
         trainable.reset(config(tmp_path, other))
+
+
+def test_a_node_that_does_not_see_the_root_is_named_before_it_trains(
+    tmp_path: Path, place: Place
+) -> None:
+    check_sees.cache_clear()
+    pack = config(tmp_path, named("joint search", place))
+    (tmp_path / ".lmc-ray").unlink()
+    trainable = StackTrainable(config=pack)
+    result = trainable.train()
+    assert result["done"]
+    assert f"does not see the results root {tmp_path}" in result["mistake"]
+    (tmp_path / ".lmc-ray").touch()
+    trainable.reset(pack)
+    assert "mistake" not in trainable.train()
+    (tmp_path / ".lmc-ray").unlink()  # what goes away later may come back
+    trainable.reset(pack)
+    assert "mistake" not in trainable.train()
+
+
+def test_a_study_that_is_done_leaves_the_checkpoints_of_others(
+    tmp_path: Path, place: Place
+) -> None:
+    mine, other = (named(name, place) for name in ("joint search", "mcsgd search"))
+    root, elsewhere = tmp_path / "root", replace(place, benchmark="permuted-digits")
+    away = replace(mine, cells=tuple(replace(cell, place=elsewhere) for cell in mine.cells))
+    plant_flag(str(root))
+    checkpoints = Checkpoints(str(root), "sweep")
+    for each in (mine, other, away):
+        checkpoints.save(Pack((each,)), {"of": each.study})
+    checkpoints.clear([(place.benchmark, mine.study)])
+    kept = [checkpoints.load(Pack((each,))) for each in (mine, other, away)]
+    assert kept == [None, {"of": other.study}, {"of": mine.study}]
+    checkpoints.clear([(place.benchmark, other.study), ("permuted-digits", mine.study)])
+    assert not (root / ".checkpoints").exists()
 
 
 def test_the_benchmark_is_opened_once_a_worker(tmp_path: Path, place: Place) -> None:

@@ -213,6 +213,13 @@ def test_every_cell_has_one_line_that_says_how_it_ended(tmp_path: Path, log: Pat
     assert {status for _, status in told} >= {"finished", "pruned"}
 
 
+def test_an_event_is_a_line_however_often_the_log_is_opened(log: Path):
+    """As a night does, for every benchmark."""
+    events.open_log("sweep")
+    events.tell("sweep", "done")
+    assert lines(log) == ["sweep done"]
+
+
 def test_taken_over_failed_resumed_and_waiting_blocks(tmp_path: Path, log: Path):
     first = Sweep(tmp_path / "root")
     first.run()

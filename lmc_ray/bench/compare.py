@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from lmc_ray.bench.measure import Speed, measure
+from lmc_ray.bench.measure import Speed, WorkerError, measure
 from lmc_ray.bench.worker import Workload
 from lmc_ray.benchmarks import defaults, load
 from lmc_ray.errors import UserError
@@ -57,11 +57,10 @@ def compared(planned: Sequence[Workload], tell: Callable[[str], None]) -> list[S
     for workload in planned:
         what = f"{workload.method}, batch {workload.batch_size}"
         tell(f"measuring {what}, {workload.workers} workers × stacks of {workload.replicas}")
-        speed = measure(workload)
-        if speed is None:
-            tell(f"{what}: a worker failed, see above; a smaller stack or fewer workers may do")
-        else:
-            speeds.append(speed)
+        try:
+            speeds.append(measure(workload))
+        except WorkerError as problem:
+            tell(f"{what}: a worker failed: {problem}; a smaller stack or fewer workers may do")
     if not speeds:
         raise UserError("nothing could be measured: see above")
     return speeds

@@ -8,6 +8,8 @@ written, and the update's five passes.
 import multiprocessing
 import os
 from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
 from typing import Any
 
 import torch
@@ -22,6 +24,10 @@ from lmc_ray.models import build
 
 _PASSES = 8
 """Over the parameters, of a step: see above."""
+
+
+class WorkerError(Exception):
+    """A worker failed; one line that says how."""
 
 
 @dataclass(frozen=True)
@@ -72,30 +78,63 @@ def device_name() -> str:
     return f"{os.cpu_count()} cores"
 
 
-def measure(workload: Workload) -> Speed | None:
+def measure(workload: Workload) -> Speed:
     """Measure a workload on all workers at once, and the peaks before and after it.
 
-    Returns:
-        None if a worker failed; it has said why.
+    Raises:
+        WorkerError: a worker failed or was killed, for want of memory perhaps.
     """
     device = choose_device().type
     before = matrix_flops(device), copy_bytes(device)
-    context = multiprocessing.get_context("spawn")
-    barrier, samples = context.Barrier(workload.workers), context.Queue()
-    workers = [
-        context.Process(target=work, args=(workload, barrier, samples))
-        for _ in range(workload.workers)
-    ]
-    for worker in workers:
-        worker.start()
-    found = [samples.get() for _ in workers]
-    for worker in workers:
-        worker.join()
-    whole = [sample for sample in found if sample is not None]
-    if len(whole) < len(found):
-        return None
+    found = _samples(workload)
     after = matrix_flops(device), copy_bytes(device)
-    return _speed(workload, whole, max(before[0], after[0]), max(before[1], after[1]))
+    return _speed(workload, found, max(before[0], after[0]), max(before[1], after[1]))
+
+
+def _samples(workload: Workload) -> list[Sample]:
+    """One of each worker, all at work at the same time.
+
+    Raises:
+        WorkerError: the first that failed; the others have been ended.
+    """
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(workload.workers)
+    workers: dict[Connection, SpawnProcess] = {}
+    samples: list[Sample] = []
+    try:
+        for _ in range(workload.workers):
+            answer, theirs = context.Pipe(duplex=False)
+            worker = context.Process(target=work, args=(workload, barrier, theirs))
+            worker.start()
+            theirs.close()  # now the worker alone holds it, and its death is the end of the file
+            workers[answer] = worker
+        waiting = set(workers)
+        while waiting:
+            wait(waiting)
+            for answer in [each for each in waiting if each.poll()]:
+                samples.append(_received(answer, workers[answer]))
+                waiting.remove(answer)
+    except BaseException:
+        # They may be waiting for the one that failed. To abort their barrier could take for ever:
+        # it wakes who waits there, and one that was killed there never wakes.
+        for worker in workers.values():
+            worker.kill()
+        raise
+    finally:
+        for worker in workers.values():
+            worker.join()
+    return samples
+
+
+def _received(answer: Connection, worker: SpawnProcess) -> Sample:
+    try:
+        found: Sample | str = answer.recv()
+    except EOFError:
+        worker.join()
+        found = f"killed, perhaps for want of memory (exit code {worker.exitcode})"
+    if isinstance(found, str):
+        raise WorkerError(found)
+    return found
 
 
 def _speed(workload: Workload, found: list[Sample], flops: float, moved: float) -> Speed:

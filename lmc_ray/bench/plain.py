@@ -14,16 +14,19 @@ from lmc_ray.models.resnet import BLOCKS, STRIDES
 
 
 def preloaded(images: Tensor, labels: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Shuffled batches of images that lie on the device as floats already."""
-    for index in torch.randperm(len(labels)).to(images.device).split(batch_size):
-        yield images[index], labels[index]
+    """Shuffled batches of images that lie on the device as floats already, epoch after epoch."""
+    while True:
+        for index in torch.randperm(len(labels)).to(images.device).split(batch_size):
+            yield images[index], labels[index]
 
 
 def loaded(images: Tensor, labels: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """The same from a `DataLoader` in this process, sent to the device batch by batch."""
     data = TensorDataset(images.cpu(), labels.cpu())
-    for x, y in DataLoader(data, batch_size, shuffle=True):
-        yield x.to(images.device), y.to(labels.device)
+    loader = DataLoader(data, batch_size, shuffle=True)
+    while True:
+        for x, y in loader:
+            yield x.to(images.device), y.to(labels.device)
 
 
 def steps_per_second(
@@ -38,7 +41,7 @@ def steps_per_second(
     Args:
         network: its architecture; the weights are torch's own.
         drop: dropout probability.
-        batches: one a step; they end the measurement where they run out.
+        batches: one a step; they never run out.
         device: where the batches are.
         seconds: how long.
     """
@@ -56,7 +59,7 @@ def steps_per_second(
         elif time.perf_counter() - start > seconds:
             break
     wait(device)
-    return max(0, done - warm) / (time.perf_counter() - start)
+    return (done - warm) / (time.perf_counter() - start)
 
 
 def module(network: Network, drop: float) -> nn.Module:

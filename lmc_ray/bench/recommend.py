@@ -22,9 +22,26 @@ class Choice:
     """At a time."""
 
 
-def best(speeds: Iterable[Speed]) -> Speed:
-    """Most cells an hour."""
-    return max(speeds, key=lambda speed: speed.cells_per_hour)
+def best(speeds: Iterable[Speed]) -> Speed | None:
+    """Where stack and workers are such that one cell of each method takes the least time in all.
+
+    So no method decides for the others because its cells are short.
+
+    Args:
+        speeds: of one batch size; one of each method with a stack and workers.
+
+    Returns:
+        A speed of any method, or None if nothing was measured with all of them.
+    """
+    measured: dict[Choice, list[Speed]] = {}
+    for speed in speeds:
+        choice = Choice(speed.workload.replicas, speed.workload.workers)
+        measured.setdefault(choice, []).append(speed)
+    methods = {speed.workload.method for same in measured.values() for speed in same}
+    shared = [same for same in measured.values() if len(same) == len(methods)]
+    if not shared:
+        return None
+    return min(shared, key=lambda same: sum(1 / speed.cells_per_hour for speed in same))[0]
 
 
 def remember(speed: Speed) -> Path:

@@ -7,10 +7,11 @@ import cProfile
 import os
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.queues import Queue
+from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 from typing import Any
 
@@ -79,15 +80,14 @@ class Sample:
     private_bytes: int | None
 
 
-def work(workload: Workload, barrier: Barrier, samples: "Queue[Sample | None]") -> None:
-    """Measure and put one sample; None if something went wrong, which goes to standard error."""
-    sample = None
+def work(workload: Workload, barrier: Barrier, answer: Connection) -> None:
+    """Measure and send one sample, or one line that says what went wrong."""
     try:
-        sample = _measure(workload, barrier)
-    finally:
-        samples.put(sample)
-        if sample is None:
-            barrier.abort()  # or the others would wait for ever
+        found = _measure(workload, barrier)
+    except Exception as problem:
+        # Of torch's messages the first line: C++ frames may follow.
+        found = traceback.format_exception_only(problem)[0].splitlines()[0]
+    answer.send(found)
 
 
 def _measure(workload: Workload, barrier: Barrier) -> Sample:

@@ -19,13 +19,14 @@ import numpy as np
 
 from lmc_ray.benchmarks import protocol
 from lmc_ray.errors import UserError
+from lmc_ray.home import expanded
 
 Result = TypeVar("Result")
 
 
 def root() -> Path:
     """``LMC_CACHE`` (default ``~/.cache/lmc-ray``); it need not exist yet."""
-    return Path(os.environ.get("LMC_CACHE") or "~/.cache/lmc-ray").expanduser().absolute()
+    return expanded(os.environ.get("LMC_CACHE") or "~/.cache/lmc-ray").absolute()
 
 
 def place() -> Path:

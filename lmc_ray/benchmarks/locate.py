@@ -45,13 +45,18 @@ def _find_source(name: str, data: str | None) -> tuple[str, Source]:
         source = opened(_known(word, root))
         _check_known(word, source)
         return word, source
-    if os.sep in word or word.startswith(("~", ".")):
+    if is_path(word):
         path = expanded(word).resolve()
         return path.name, opened(_own(path))
     if root is not None and (root / word).is_dir():
         return word, opened(_own(root / word))
     near = unknown("benchmark", name, catalog.names())
     raise UserError(f"{near} (images of your own: {name.partition('-')[0]}-/path/to/folder)")
+
+
+def is_path(word: str) -> bool:
+    """Whether a benchmark's second part is the path of a folder, and no name below --data."""
+    return os.sep in word or word.startswith(("~", "."))
 
 
 def _own(path: Path) -> Found:

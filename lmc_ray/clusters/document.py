@@ -130,7 +130,7 @@ def _walk(node: Any, path: Path, document: Document, above: set[int]) -> None:
 
 
 def _check_scalar(node: Any, path: Path, document: Document) -> None:
-    """Note what looks like a date or a number and is none: PyYAML has no error of its own for it."""
+    """Note what looks like a date or a number and is none, for which PyYAML has no error."""
     try:
         _value(node)
     except (ValueError, AttributeError):

@@ -7,7 +7,7 @@ minima give the paths and similarities of their own sequence.
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -164,11 +164,9 @@ def plan(
         paths: more paths, each as `sequential:1->multitask:5@1`; after the @ tasks, or `all`.
 
     Raises:
-        UserError: the sweep has kept no minima, or not those of a path.
+        UserError: the sweep has not kept the minima of a path.
     """
     weights, configurations = _kept(database, sweep)
-    if not configurations:
-        raise UserError(f"sweep {sweep} has kept no minima: run it with --keep-minima all")
     found: dict[str, Analysis] = {}
     for seeds in configurations:
         for seed in seeds:
@@ -303,27 +301,33 @@ def _between(one: _Seed, other: _Seed, how: Connectivity) -> list[Analysis]:
     ]
 
 
-def check_paths(paths: Sequence[str], keep: Sequence[int], tasks: int) -> None:
+def check_paths(paths: Sequence[str], kept: Collection[tuple[str, int]], tasks: int) -> None:
     """Refuse, before any training, a path that can never be measured.
 
     Args:
         paths: as the user gave them.
-        keep: the tasks after which minima are kept.
+        kept: the minima of every seed that are kept, and after which task.
         tasks: how many there are.
 
     Raises:
-        UserError: its form, a task after which nothing is kept, or one that is not there.
+        UserError: its form, a minimum that is not kept, or a task that is not there.
     """
+    keep = sorted({task for _, task in kept})
     for text in paths:
         start, end, _ = _parsed(text, tasks)
         for name, task in (start, end):
             if name not in _MINIMA:
                 raise UserError(f"--path {text}: {unknown('minimum', name, _MINIMA)}")
             if task not in keep:
-                kept = ", ".join(map(str, keep)) or "none"
+                after = ", ".join(map(str, keep)) or "none"
                 raise UserError(
-                    f"--path {text}: no minimum is kept after task {task}, but after {kept}:"
+                    f"--path {text}: no minimum is kept after task {task}, but after {after}:"
                     " see --keep-minima"
+                )
+            if (name, task) not in kept:
+                names = ", ".join(sorted({each for each, after in kept if after == task}))
+                raise UserError(
+                    f"--path {text}: there is no {name} minimum after task {task}, but {names}"
                 )
 
 

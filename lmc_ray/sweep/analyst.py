@@ -10,10 +10,10 @@ from typing import Any
 
 import ray
 import torch
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError, RayTaskError
 from rich.console import Console
 
-from lmc_ray.errors import UserError
+from lmc_ray.errors import FailedError, UserError
 from lmc_ray.heap import keep_freed_memory
 from lmc_ray.interrupts import INTERRUPT
 from lmc_ray.learners import Setting
@@ -28,6 +28,7 @@ from lmc_ray.measuring import (
 )
 from lmc_ray.models.weights import from_bytes
 from lmc_ray.store import Store
+from lmc_ray.store.files import one_line
 from lmc_ray.sweep.analyses import Analysis, Plan, Weights
 from lmc_ray.sweep.backoff import LOOK, until_written
 from lmc_ray.sweep.cells import PROTOCOL
@@ -171,6 +172,7 @@ def _finish(ended: Any, analysis: Analysis) -> None:
 
     Raises:
         UserError: what it says.
+        FailedError: there was too little memory for it, or its worker was killed.
         RayTaskError: a defect of ours.
     """
     try:
@@ -178,8 +180,20 @@ def _finish(ended: Any, analysis: Analysis) -> None:
     except RayTaskError as problem:
         if isinstance(problem.cause, UserError):
             raise problem.cause from None
+        if isinstance(problem.cause, torch.OutOfMemoryError):
+            raise _failed(analysis, problem.cause) from None
         raise
+    except RayError as problem:
+        raise _failed(analysis, problem) from None
     tell("measured", f"{analysis.kind} {' '.join(map(str, analysis.ends))}: {analysis.id}")
+
+
+def _failed(analysis: Analysis, problem: Exception) -> FailedError:
+    of = " and ".join(map(str, analysis.ends))
+    return FailedError(
+        f"the {analysis.kind} of {of} could not be measured ({one_line(problem)}): the same command"
+        " tries it again"
+    )
 
 
 def _weights(store: Store, setting: Setting, end: End, file: Weights) -> torch.Tensor:

@@ -8,6 +8,7 @@ the same one: either state leads to the same numbers.
 
 import hashlib
 import io
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ FOLDER = ".checkpoints"
 
 
 class Checkpoints:
-    """The checkpoints of one sweep: `ROOT/.checkpoints/<sweep>/<pack>.pt`."""
+    """The checkpoints of one sweep: `ROOT/.checkpoints/<sweep>/<study>-<pack>.pt`."""
 
     def __init__(self, root: str, sweep: str) -> None:
         self._root = root
@@ -57,10 +58,16 @@ class Checkpoints:
         with suppress(OSError):
             self._filesystem.delete_file(self._path(pack))
 
-    def clear(self) -> None:
-        """Forget the sweep: it is done. Other sweeps of the root keep theirs."""
+    def clear(self, studies: Iterable[tuple[str, str]]) -> None:
+        """Forget these studies, by benchmark and name: they are done. All others keep theirs."""
+        done = {_hashed(*study) for study in studies}
         with suppress(OSError):
-            self._filesystem.delete_dir(self._folder)
+            files = self._filesystem.get_file_info(fs.FileSelector(self._folder))
+            for file in files:
+                if file.base_name.partition("-")[0] in done:
+                    self._filesystem.delete_file(file.path)
+            if all(file.base_name.partition("-")[0] in done for file in files):
+                self._filesystem.delete_dir(self._folder)
         if isinstance(self._filesystem, fs.LocalFileSystem):
             with suppress(OSError):
                 Path(self._all).rmdir()  # unless it holds another sweep's
@@ -68,5 +75,9 @@ class Checkpoints:
     def _path(self, pack: Pack) -> str:
         # The limits and the code are part of it: others would have led elsewhere.
         blocks = [([cell.id for cell in block.cells], block.prune_below) for block in pack.blocks]
-        key = repr((blocks, version()))
-        return f"{self._folder}/{hashlib.sha256(key.encode()).hexdigest()[:32]}.pt"
+        study = _hashed(pack.cells[0].place.benchmark, pack.blocks[0].study)
+        return f"{self._folder}/{study}-{_hashed(blocks, version())}.pt"
+
+
+def _hashed(*parts: Any) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]

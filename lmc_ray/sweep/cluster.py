@@ -53,7 +53,8 @@ def connect() -> Resources:
         UserError: LMC_MAX_CPUS or LMC_MAX_GPUS is no number, the cluster does not answer, or Ray
             does not start.
     """
-    joined = "RAY_ADDRESS" in os.environ or HEAD_MARK.expanduser().exists()
+    address = os.environ.get("RAY_ADDRESS") or ("auto" if HEAD_MARK.expanduser().exists() else "")
+    joined = address not in ("", "local")
     most = {name: _most(name) if joined else 0 for name in ("CPU", "GPU")}
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Tune would otherwise write each result three times over, to files that nobody reads.
@@ -69,7 +70,7 @@ def connect() -> Resources:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if not ray.is_initialized():
         if joined:
-            _join(os.environ.get("RAY_ADDRESS", "auto"), quiet)
+            _join(address, quiet)
         else:
             _start_here(quiet)
     total = ray.cluster_resources()
@@ -98,7 +99,7 @@ def _join(address: str, quiet: dict[str, Any]) -> None:
             socket.create_connection((host.strip("[]"), int(port)), ANSWERS_IN).close()
         ray.init(address=address, **quiet)
     except Exception as problem:  # Ray has no class of its own for it
-        why = "RAY_ADDRESS" if "RAY_ADDRESS" in os.environ else str(HEAD_MARK)
+        why = "RAY_ADDRESS" if os.environ.get("RAY_ADDRESS") else str(HEAD_MARK)
         raise UnavailableError(
             f"no Ray cluster answers at {address}, where {why} has it ({one_line(problem)}): start"
             f" it, or take {why} away for a Ray of this sweep's own"

@@ -215,12 +215,15 @@ class Conductor(Searcher):
                         params = {n: study.stored(values, n) for n in study.space}
                         self._known[benchmark, name, trial] = params
             trials = """
-                SELECT coalesce(benchmark, $1), study, number, generation, params, state, cells
+                SELECT coalesce(benchmark, $1), study, number, generation, params, state, cells,
+                    len("values")
                 FROM tried WHERE sweep = $2
             """
             rows = database.execute(trials, [self._only_benchmark, sweep]).fetchall()
-            for benchmark, name, trial, generation, params, state, ids in rows:
+            for benchmark, name, trial, generation, params, state, ids, objectives in rows:
                 study = self._study_of(benchmark, name)
+                if study and state == "complete" and study.pareto != (objectives == 2):
+                    raise self._other_sweep(f"{name}: --pareto")
                 if study and study.generation(trial) != generation:
                     raise self._other_sweep(f"{name}: trials proposed together")
                 self._known[benchmark, name, trial] = json.loads(params)

@@ -33,6 +33,9 @@ def open_log(sweep: str) -> Path:
     """
     folder = expanded(os.environ.get("LMC_LOGS") or "~/.local/state/lmc-ray").absolute()
     folder.mkdir(parents=True, exist_ok=True)
+    for before in [each for each in _log.handlers if isinstance(each, _File)]:
+        _log.removeHandler(before)  # a night opens it anew for every benchmark
+        before.close()
     handler = _File(folder / f"{sweep}.log")
     formatter = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
     formatter.converter = time.gmtime

@@ -33,17 +33,24 @@ def tasks_to_keep(text: str | None, tasks: int) -> tuple[int, ...]:
     return chosen
 
 
-def room(studies: Sequence[StudyRun], benchmark: Benchmark) -> tuple[int, int]:
-    """How many minima the confirmed seeds keep (of one configuration a study), and their bytes."""
-    place, keep = studies[0].protocol.place, studies[0].protocol.keep_minima
+def minima_of(study: StudyRun, benchmark: Benchmark) -> list[tuple[str, int]]:
+    """Everything that one confirmed seed of a study keeps: minimum, after task."""
+    protocol = study.protocol
+    place, keep, paths = protocol.place, protocol.keep_minima, study.path_points
     network = build(place.network, benchmark.image_shape, benchmark.classes)
     dtype = getattr(torch, place.dtype)
     setting = Setting(benchmark, network, "full", torch.device("cpu"), dtype)
-    number = 0
-    for study in studies:
-        method, paths = study.study.method, study.path_points
-        measurement = Measurement("test", place.evaluation_group, paths, keep)
-        values = hyperparameters(method, study.fixed)
-        learner = Training(setting, method, [values], [0], measurement).learner
-        number += study.protocol.seeds * sum(len(learner.minima(task)) for task in keep)
-    return number, number * network.layout.size * dtype.itemsize
+    measurement = Measurement("test", place.evaluation_group, paths, keep)
+    method = study.study.method
+    values = hyperparameters(method, study.fixed)
+    learner = Training(setting, method, [values], [0], measurement).learner
+    return [(name, task) for task in keep for name in learner.minima(task)]
+
+
+def room(studies: Sequence[StudyRun], benchmark: Benchmark) -> tuple[int, int]:
+    """How many minima the confirmed seeds keep (of one configuration a study), and their bytes."""
+    place = studies[0].protocol.place
+    network = build(place.network, benchmark.image_shape, benchmark.classes)
+    each = network.layout.size * getattr(torch, place.dtype).itemsize
+    number = sum(study.protocol.seeds * len(minima_of(study, benchmark)) for study in studies)
+    return number, number * each

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from lmc_ray.command import run
-from lmc_ray.errors import UserError, unknown
+from lmc_ray.errors import FailedError, UserError, unknown
 from lmc_ray.interrupts import INTERRUPT
 from lmc_ray.store import Store, check_sweep_name
 from lmc_ray.sweep.backoff import until_written
@@ -24,7 +24,7 @@ from lmc_ray.sweep.night import ANCHOR_SEEDS, History, NightRun, Rule
 from lmc_ray.sweep.pinned import Pinned, confirmed_best, read_pinned
 from lmc_ray.sweep.place import check_memory_of_workers, machine_for, workplace_of
 from lmc_ray.sweep.runner import run_sweep
-from lmc_ray.sweep.wishes import check_memory
+from lmc_ray.sweep.wishes import check_floor, check_memory
 from lmc_ray.tables import night_sheet, render
 
 REGRESSED = 3
@@ -117,12 +117,18 @@ def main(
             raise UserError(f"--minimum-effect must be in [0, 100), got {minimum_effect:g}")
         rule = Rule(false_alarms, minimum_effect / 100, window, since and _date("since", since))
         tonight = _tonight(night)
+        if rule.since is not None and rule.since > tonight:
+            raise UserError(
+                f"--since {since} is after this night, {tonight}: nothing would be compared"
+            )
         nightly = check_sweep_name(f"{sweep}-nightly")
         store = Store(results)
         chosen = _configurations(store, sweep, pinned, data)
         for each in chosen:
             values = asdict(each.hyperparameters)
-            check_memory(Study(method=each.method, space=values), each.benchmark)
+            study = Study(method=each.method, space=values)
+            check_memory(study, each.benchmark)
+            check_floor(study)
         history = _history(store, sweep, nightly)
         _check_clock(history, nightly, tonight)
         judged = {(row["method"], row["benchmark"]): row for row in history.judged(tonight)}
@@ -168,7 +174,7 @@ def main(
                             resources,
                             console,
                         )
-                    except RuntimeError as problem:  # the other benchmarks still have their night
+                    except FailedError as problem:  # the other benchmarks still have their night
                         problems.append(" ".join(str(problem).split()))
                         continue
                     if not whole:

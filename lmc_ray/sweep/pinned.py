@@ -150,13 +150,19 @@ def _from_cell(specification: dict[str, Any], sweep: str, data: str | None) -> P
     if method not in METHODS:
         raise unknown("method", method, METHODS)
     place = place_of(specification)
-    benchmark = load(
-        place.benchmark,
-        tasks=place.tasks,
-        data=data,
-        angle=place.angle,
-        classes_per_task=place.classes_per_task,
-    )
+    try:
+        benchmark = load(
+            place.benchmark,
+            tasks=place.tasks,
+            data=data,
+            angle=place.angle,
+            classes_per_task=place.classes_per_task,
+        )
+    except UserError as problem:
+        raise UserError(
+            f"the images of {place.benchmark} that sweep '{sweep}' has seen are not found: give"
+            f" their folder with --data ({problem})"
+        ) from None
     if benchmark.fingerprint != place.fingerprint:
         raise UserError(
             f"the images of {place.benchmark} are not those that sweep '{sweep}' has seen:"

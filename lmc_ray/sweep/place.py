@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from lmc_ray.bench.recommend import Choice, recommended
 from lmc_ray.benchmarks import Benchmark, defaults, load
+from lmc_ray.benchmarks.locate import is_path
 from lmc_ray.errors import UserError
 from lmc_ray.home import expanded
 from lmc_ray.models import build
@@ -52,7 +54,7 @@ def open_place(
 def _from_anywhere(benchmark: str) -> str:
     """The benchmark's name for workers, which run in other folders: a path in it made absolute."""
     family, dash, word = benchmark.partition("-")
-    return f"{family}{dash}{expanded(word).resolve()}" if "/" in word else benchmark
+    return f"{family}{dash}{expanded(word).resolve()}" if is_path(word) else benchmark
 
 
 def workplace_of(
@@ -65,7 +67,7 @@ def workplace_of(
     """
 
     def absolute(path: str) -> str:
-        return path if "://" in path else str(expanded(path).resolve())
+        return path if urlsplit(path).scheme else str(expanded(path).resolve())
 
     where = absolute(data) if data else None
     return Workplace(sweep, absolute(results), where, sources, patience=patience())

@@ -25,7 +25,7 @@ from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 from rich.console import Console
 
 from lmc_ray.benchmarks import Benchmark
-from lmc_ray.errors import UserError
+from lmc_ray.errors import FailedError, UserError
 from lmc_ray.interrupts import INTERRUPT
 from lmc_ray.store import Store
 from lmc_ray.sweep.cells import Block, Pack
@@ -100,7 +100,7 @@ def run_sweep(
     Raises:
         UserError: the name belongs to another sweep or is at work already, a node does not see the
             results, or they could not be written for too long.
-        RuntimeError: a block failed for good; all others have been run.
+        FailedError: a block failed for good; all others have been run.
     """
     try:
         console.out(f"log: {open_log(workplace.sweep)}")
@@ -120,7 +120,7 @@ def run_sweep(
                 console,
                 several=several,
             )
-    except (UserError, RuntimeError) as problem:
+    except (UserError, FailedError) as problem:
         tell("sweep", f"{workplace.sweep} stopped: {problem}")
         raise
     tell("sweep", f"{workplace.sweep} {'done' if whole else 'interrupted'}")
@@ -170,9 +170,9 @@ def _run(
     if conductor.failed:
         tries = f"{MAX_FAILURES + 1} times each: {problem}"
         reason = "out of memory with one replica" if conductor.too_large else tries
-        raise RuntimeError(_failure(conductor.failed, reason))
+        raise FailedError(_failure(conductor.failed, reason))
     if conductor.finished:
-        Checkpoints(workplace.results, workplace.sweep).clear()
+        Checkpoints(workplace.results, workplace.sweep).clear([study.key for study in studies])
     return conductor.finished
 
 
@@ -287,6 +287,3 @@ def _trial_name(trial: Any) -> str:
 def _failure(failed: list[Block], reason: str) -> str:
     cells = ", ".join(cell.id for block in failed for cell in block.cells)
     return f"{len(failed)} blocks failed (cells {cells}), {reason}"
-
-
-__all__ = ["Machine", "UserError", "run_sweep", "sweep_name"]

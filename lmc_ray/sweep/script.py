@@ -1,6 +1,7 @@
 """The command line of a sweep script, and the sweep behind it from start to table."""
 
 import inspect
+import json
 import sys
 import uuid
 from collections.abc import Callable, Sequence
@@ -8,13 +9,13 @@ from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from shlex import quote
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from lmc_ray.command import INTERRUPTED, run
-from lmc_ray.errors import UserError
+from lmc_ray.errors import FailedError, UserError
 from lmc_ray.home import expanded
 from lmc_ray.interrupts import INTERRUPT
 from lmc_ray.report import importance_rows, write_report
@@ -24,7 +25,7 @@ from lmc_ray.sweep.analyses import KINDS, SMOKE, Connectivity, check_paths, kind
 from lmc_ray.sweep.analyst import run_analyses
 from lmc_ray.sweep.cluster import connect
 from lmc_ray.sweep.declared import Study
-from lmc_ray.sweep.keeping import room, tasks_to_keep
+from lmc_ray.sweep.keeping import minima_of, room, tasks_to_keep
 from lmc_ray.sweep.place import (
     Opened,
     check_memory_of_workers,
@@ -53,6 +54,9 @@ from lmc_ray.tables import (
     pending,
     render,
 )
+
+if TYPE_CHECKING:
+    import duckdb
 
 Studies = Sequence[Study] | Callable[[str], Sequence[Study]]
 """Of a sweep script: the same on every benchmark, or by the benchmark's name."""
@@ -85,8 +89,9 @@ def main(
 ) -> None:
     """Run a sweep script: parse its options, run the studies, print the tables.
 
-    The script's docstring is its help. Exit status: 0 done, 2 a mistake of the user's (one line on
-    standard error), 130 interrupted.
+    The script's docstring is its help. Exit status: 0 done, 1 done but for what failed again and
+    again (for want of memory, say), 2 a mistake of the user's (one line on standard error), 130
+    interrupted.
 
     Args:
         studies: what to search and confirm; several of a method have labels.
@@ -191,7 +196,10 @@ def main(
         ] = None,
         confirm_only: Annotated[
             bool,
-            typer.Option("--confirm-only", help="No search: the tuned configurations that ship."),
+            typer.Option(
+                "--confirm-only",
+                help="The tuned configurations that ship; no search but of what --set opens.",
+            ),
         ] = False,
         asynchronous: Annotated[
             bool, typer.Option("--async", help="Propose from all that is known; not repeatable.")
@@ -226,8 +234,6 @@ def main(
                 asynchronous=asynchronous,
                 keep_minima=tasks_to_keep(keep, opened.place.tasks),
             )
-            if connectivity is not None:
-                check_paths(path or (), protocol.keep_minima, opened.place.tasks)
             courses.append(_Course(opened, wished, protocol))
         sources = {each.opened.place.benchmark: each.opened.source for each in courses}
         if len(sources) < len(courses):
@@ -243,6 +249,9 @@ def main(
             blocks += sum(each.total_blocks for each in checked)
             for each in checked:
                 _check_settled(each)
+                if path and each.study.control is None:
+                    images = course.opened.benchmark
+                    check_paths(path, minima_of(each, images), images.tasks)
             for study in course.studies:
                 check_memory(study, course.opened.benchmark)
                 check_floor(study)
@@ -284,22 +293,29 @@ def main(
         if rooms:
             number, size = map(sum, zip(*rooms, strict=True))
             console.out(f"minima to keep: at most {number}, {size / 1e6:,.1f} MB below {results}")
+        failed: FailedError | None = None
+        whole = False
         with INTERRUPT.deferred():
-            whole = run_sweep(
-                runs,
-                [course.opened.benchmark for course in courses],
-                store,
-                workplace,
-                machines,
-                resources,
-                console,
-                several=several,
-            )
-            if whole and how is not None:
-                with store.database(sweep) as database:
-                    planned = plan(database, sweep, how, kinds, path or ())
-                largest = max(machines.values(), key=lambda machine: machine.gpus_per_trial)
-                whole = run_analyses(planned, store, workplace, largest, console)
+            try:
+                whole = run_sweep(
+                    runs,
+                    [course.opened.benchmark for course in courses],
+                    store,
+                    workplace,
+                    machines,
+                    resources,
+                    console,
+                    several=several,
+                )
+                if whole and how is not None:
+                    with store.database(sweep) as database:
+                        planned = plan(database, sweep, how, kinds, path or ())
+                    if not planned.weights:
+                        console.out("no seed came to its end: there are no minima to measure")
+                    largest = max(machines.values(), key=lambda machine: machine.gpus_per_trial)
+                    whole = run_analyses(planned, store, workplace, largest, console)
+            except FailedError as problem:  # what has been done is reported all the same
+                failed, whole = problem, False
             _report(
                 console,
                 store,
@@ -309,12 +325,20 @@ def main(
                 measured=connectivity is not None,
                 several=several,
             )
+        with store.database(sweep) as database:
+            for title, chosen in superseded(database, runs):
+                console.out(
+                    f"{title}: what an earlier start confirmed, with other --trials, is in the"
+                    f" tables as well; chosen now: {chosen}"
+                )
         for title in _unconfirmed(runs):
             print(
                 f"{title}: no trial came to its end (see trials), so none is confirmed: "
                 "change its space",
                 file=sys.stderr,
             )
+        if failed:
+            raise failed
         if not whole:
             print(f"interrupted: the same command goes on (--name {sweep})", file=sys.stderr)
             raise typer.Exit(INTERRUPTED)
@@ -347,6 +371,21 @@ def _intent(studies: Sequence[StudyRun]) -> str:
         for title, each in zip(titles(studies), studies, strict=True)
     ]
     return f"{', '.join(parts)}; seeds: {studies[0].protocol.seeds}"
+
+
+def superseded(
+    database: "duckdb.DuckDBPyConnection", studies: Sequence[StudyRun]
+) -> list[tuple[str, str]]:
+    """Studies that have confirmed something else before, and what they have chosen now."""
+    sql = "SELECT benchmark, coalesce(study, method), config FROM runs WHERE purpose = 'confirm'"
+    confirmed = database.execute(sql).fetchall()
+    found: list[tuple[str, str]] = []
+    for title, each in zip(titles(studies), studies, strict=True):
+        configs = {config for *key, config in confirmed if tuple(key) == each.key}
+        if each.chosen and not all(each.has_chosen(json.loads(config)) for config in configs):
+            values = [", ".join(f"{n} {v}" for n, v in chosen.items()) for chosen in each.chosen]
+            found.append((title, "; ".join(values)))
+    return found
 
 
 def _unconfirmed(studies: Sequence[StudyRun]) -> list[str]:

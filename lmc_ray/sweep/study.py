@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 
 from lmc_ray.errors import UserError
 from lmc_ray.learners import hyperparameters
-from lmc_ray.sweep.cells import PROTOCOL, Block, Cell, Outcome, Place
+from lmc_ray.sweep.cells import PROTOCOL, Block, Cell, Outcome, Place, configuration
 from lmc_ray.sweep.declared import Study
 from lmc_ray.sweep.proposals import Direction, History, Trial, pareto_front
 from lmc_ray.sweep.space import distributions, fixed, holds
@@ -356,6 +356,11 @@ class StudyRun:
     @property
     def _purpose(self) -> Literal["confirm", "control"]:
         return "confirm" if self.study.control is None else "control"
+
+    def has_chosen(self, specification: Mapping[str, Any]) -> bool:
+        """Whether a confirmed cell is a seed of what is confirmed now."""
+        chosen = [self._cell(self._hyperparameters(params), 0, False) for params in self.chosen]
+        return configuration(specification) in [configuration(c.specification) for c in chosen]
 
     def _cell(self, values: Any, seed: int, search: bool) -> Cell:
         return Cell(

@@ -101,6 +101,7 @@ class StackTrainable(tune.Trainable):
         self.mistake: str | None = None
         try:
             check_code(first)
+            check_sees(self.workplace.results)
             benchmark = benchmark_at(self.workplace, first.place)
         except UserError as problem:  # not an error for Ray, which would only try it again
             self.mistake = str(problem)
@@ -199,6 +200,26 @@ def check_code(cell: Cell) -> None:
             f"node {socket.gethostname()} has lmc-ray {version()}, the driver {cell.version}:"
             " install the same on all nodes"
         )
+
+
+@lru_cache(maxsize=1)
+def check_sees(results: str) -> None:
+    """A node that came after the driver's look at all of them must see a local root as well.
+
+    Once a worker: what goes away later may come back.
+
+    Raises:
+        UserError: this one does not.
+    """
+    if "://" not in results:
+        try:
+            check_flag(results)
+        except OSError as problem:
+            raise UserError(
+                f"node {socket.gethostname()} does not see the results root {results}"
+                f" ({one_line(problem)}): use a folder that all nodes share, or object storage"
+                " (--results s3://…)"
+            ) from None
 
 
 def setting_of(place: Place, benchmark: Benchmark, part: Part) -> Setting:

@@ -226,16 +226,35 @@ def _check_tuned(chosen: ByBenchmark) -> None:
 def _check_controls(studies: Sequence[Study]) -> None:
     """A control that searched would come to settings of its own, and be none.
 
+    Nor is it one from the initial weights of its study, or without it.
+
     Raises:
-        UserError: what it would search, or what is wrong with that in itself.
+        UserError: what it would search, what is wrong with that in itself, or what is missing.
     """
+    by_name = {study.name: study for study in studies}
     for study in studies:
+        if study.control is not None:
+            if study.control not in by_name:
+                raise UserError(
+                    f"{study.name} is there to be measured against {study.control}: choose both"
+                    f" (--method {study.control} --method {study.name})"
+                )
+            values = [_initialisation(each) for each in (study, by_name[study.control])]
+            if values[0] == values[1]:
+                raise UserError(
+                    f"{study.name} is to start from other initial weights than {study.control}:"
+                    f" not both from initialisation {values[0]}"
+                )
         if study.control and (names := distributions(study.method, study.space)):
             raise UserError(
                 f"{study.name} is to have the settings of {study.control}, which searches"
                 f" {', '.join(names)}: give one value, or leave {study.name} out"
                 f" (--method {study.control})"
             )
+
+
+def _initialisation(study: Study) -> Any:
+    return study.space.get("initialisation", hyperparameters(study.method, {}).initialisation)
 
 
 def _adjusted(studies: Sequence[Study], benchmark: str, wishes: Wishes) -> list[Study]:
