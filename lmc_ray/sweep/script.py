@@ -292,7 +292,9 @@ def main(
             runs += own
         if rooms:
             number, size = map(sum, zip(*rooms, strict=True))
-            console.out(f"minima to keep: at most {number}, {size / 1e6:,.1f} MB below {results}")
+            of = " for each point of the front" if pareto else ""
+            size_in_mb = f"{size / 1e6:,.1f} MB"
+            console.out(f"minima to keep{of}: at most {number}, {size_in_mb} below {results}")
         failed: FailedError | None = None
         whole = False
         with INTERRUPT.deferred():
