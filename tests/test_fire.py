@@ -92,7 +92,7 @@ orders, state = Path(os.environ["FIRE_ORDERS"]), {"marks": 0, "left": None, "blo
 def watch(event, arguments):
     if event not in ("open", "os.rename", "os.mkdir"):
         return
-    if found := re.search(r"/.checkpoints/.+/.(\\w{32})", str(arguments[0])):
+    if found := re.search(r"/.checkpoints/.+/.\\w{32}-(\\w{32})", str(arguments[0])):
         state["block"] = found[1]
     if "/sweep=" not in str(arguments[0]):
         return
