@@ -76,12 +76,12 @@ def trained(where: cells.Place, tmp_path_factory: pytest.TempPathFactory) -> Sto
         block(where, "mcsgd"),
         block(where, "multitask", True, multitask_schedule="growing", initialisation=1),
     ):
-        (root / ".lmc-ray").touch()
         trainable = StackTrainable(
             config={"pack": cells.Pack((what,)), "workplace": workplace(root)}
         )
         trainable.workplace = replace(trainable.workplace, patience=0)
         store = Store(str(root))
+        (root / ".lmc-ray").touch()
         while not trainable.train().get("outcomes"):
             pass
     return store

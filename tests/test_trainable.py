@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 import pytest
@@ -17,13 +18,7 @@ from lmc_ray.store import Store
 from lmc_ray.store.presence import plant_flag
 from lmc_ray.sweep.cells import Block, Cell, Outcome, Pack, Place
 from lmc_ray.sweep.checkpoints import Checkpoints
-from lmc_ray.sweep.trainable import (
-    StackTrainable,
-    Workplace,
-    benchmark_at,
-    check_sees,
-    stored_outcomes,
-)
+from lmc_ray.sweep.trainable import StackTrainable, Workplace, benchmark_at, stored_outcomes
 from lmc_ray.training import Training
 
 TASKS = 3
@@ -243,7 +238,7 @@ def test_a_block_is_lost_when_patience_is_at_its_end(
     assert "waits" in trainable.train()
     result = trainable.train()
     assert result["done"]
-    assert ".lmc-ray" in result["lost"]
+    assert f".lmc-ray', on node {gethostname()}" in result["lost"]
     assert "outcomes" not in result
     assert rows(root)["runs"] == []
 
@@ -609,24 +604,6 @@ def test_other_data_than_the_drivers_are_refused(tmp_path: Path, place: Place) -
         trainable.reset(config(tmp_path / "own", mine))
         assert "mistake" not in trainable.train()
         trainable.reset(config(tmp_path, other))
-
-
-def test_a_node_that_does_not_see_the_root_is_named_before_it_trains(
-    tmp_path: Path, place: Place
-) -> None:
-    check_sees.cache_clear()
-    pack = config(tmp_path, named("joint search", place))
-    (tmp_path / ".lmc-ray").unlink()
-    trainable = StackTrainable(config=pack)
-    result = trainable.train()
-    assert result["done"]
-    assert f"does not see the results root {tmp_path}" in result["mistake"]
-    (tmp_path / ".lmc-ray").touch()
-    trainable.reset(pack)
-    assert "mistake" not in trainable.train()
-    (tmp_path / ".lmc-ray").unlink()  # what goes away later may come back
-    trainable.reset(pack)
-    assert "mistake" not in trainable.train()
 
 
 def test_a_study_that_is_done_leaves_the_checkpoints_of_others(

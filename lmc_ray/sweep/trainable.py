@@ -101,7 +101,6 @@ class StackTrainable(tune.Trainable):
         self.mistake: str | None = None
         try:
             check_code(first)
-            check_sees(self.workplace.results)
             benchmark = benchmark_at(self.workplace, first.place)
         except UserError as problem:  # not an error for Ray, which would only try it again
             self.mistake = str(problem)
@@ -156,7 +155,8 @@ class StackTrainable(tune.Trainable):
             store.commit(self.workplace.sweep, self.attempt, self.rows)
             check_flag(store.root)  # else it went somewhere that nobody will look at
         except OSError as problem:
-            reason = one_line(problem)
+            # The driver has made sure that all nodes see the root, but for those that came late.
+            reason = f"{one_line(problem)}, on node {socket.gethostname()}"
             return {"waits": reason} if self.backoff.wait() else {"done": True, "lost": reason}
         self.checkpoints.remove(self.pack)
         # A list, because Tune takes dictionaries in results apart.
@@ -200,26 +200,6 @@ def check_code(cell: Cell) -> None:
             f"node {socket.gethostname()} has lmc-ray {version()}, the driver {cell.version}:"
             " install the same on all nodes"
         )
-
-
-@lru_cache(maxsize=1)
-def check_sees(results: str) -> None:
-    """A node that came after the driver's look at all of them must see a local root as well.
-
-    Once a worker: what goes away later may come back.
-
-    Raises:
-        UserError: this one does not.
-    """
-    if "://" not in results:
-        try:
-            check_flag(results)
-        except OSError as problem:
-            raise UserError(
-                f"node {socket.gethostname()} does not see the results root {results}"
-                f" ({one_line(problem)}): use a folder that all nodes share, or object storage"
-                " (--results s3://…)"
-            ) from None
 
 
 def setting_of(place: Place, benchmark: Benchmark, part: Part) -> Setting:
