@@ -135,6 +135,13 @@ def clean_environment() -> dict[str, str]:
     }
 
 
+def in_workers(folder: Path, code: str) -> dict[str, str]:
+    """The environment in which every Python process runs this code before all else."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(code)
+    return {"PYTHONPATH": f"{folder}:{clean_environment()['PYTHONPATH']}"}
+
+
 def wait_until(condition: Callable[[], Any], problem: str) -> None:
     end = time.monotonic() + PATIENCE
     while not condition():

@@ -21,6 +21,7 @@ from ray_support import (
     check_undisturbed,
     clean_environment,
     committed,
+    in_workers,
     started,
     wait_until,
     whole,
@@ -121,14 +122,11 @@ OPERATIONS = 7
 
 
 def test_workers_killed_at_every_operation_of_a_commit(calm: Calm, tmp_path: Path) -> None:
-    root, orders, site = tmp_path / "results", tmp_path / "orders", tmp_path / "site"
-    for folder in (orders, site):
-        folder.mkdir()
-    (site / "sitecustomize.py").write_text(DYING)
+    root, orders = tmp_path / "results", tmp_path / "orders"
+    orders.mkdir()
     for number in range(1, OPERATIONS + 1):
         (orders / str(number)).touch()
-    path = f"{site}:{clean_environment()['PYTHONPATH']}"
-    dying = {"FIRE_ORDERS": str(orders), "PYTHONPATH": path}
+    dying = in_workers(tmp_path / "site", DYING) | {"FIRE_ORDERS": str(orders)}
     with started(root, *NAME, environment=dying) as driver:
         ended = driver.wait()
     left = list(orders.glob("[0-9]"))

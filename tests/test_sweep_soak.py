@@ -16,11 +16,11 @@ from ray_support import (
     SWEEPS,
     TABLES,
     Ended,
-    clean_environment,
     committed,
     content,
     defects,
     files,
+    in_workers,
     started,
     sweep,
     wait_until,
@@ -397,11 +397,8 @@ if "default_worker.py" in " ".join(sys.orig_argv):
 
 
 def test_other_data_on_a_node_are_one_clear_line(tmp_path: Path) -> None:
-    root, site = tmp_path / "results", tmp_path / "site"
-    site.mkdir()
-    (site / "sitecustomize.py").write_text(OTHER_DATA)
-    path = f"{site}:{clean_environment()['PYTHONPATH']}"
-    with started(root, *NAME, environment={"PYTHONPATH": path}) as driver:
+    root, site = tmp_path / "results", in_workers(tmp_path / "site", OTHER_DATA)
+    with started(root, *NAME, environment=site) as driver:
         ended = driver.wait()
     assert ended.status == 2
     (line,) = ended.err.splitlines()
@@ -428,11 +425,8 @@ if "default_worker.py" in " ".join(sys.orig_argv):
 
 
 def test_what_fails_for_good_is_told_and_the_rest_reported(tmp_path: Path) -> None:
-    root, site = tmp_path / "results", tmp_path / "site"
-    site.mkdir()
-    (site / "sitecustomize.py").write_text(BROKEN)
-    path = f"{site}:{clean_environment()['PYTHONPATH']}"
-    with started(root, *NAME, "--trials", "2", environment={"PYTHONPATH": path}) as driver:
+    root, site = tmp_path / "results", in_workers(tmp_path / "site", BROKEN)
+    with started(root, *NAME, "--trials", "2", environment=site) as driver:
         ended = driver.wait()
     assert ended.status == 1
     assert re.search("small: error: .* blocks failed .* 4 times each", ended.err)

@@ -131,7 +131,6 @@ def _received(answer: Connection, worker: SpawnProcess) -> Sample:
         found: Sample | str = answer.recv()
     except EOFError:
         worker.join()  # it ends a moment after its pipe
-        worker.join()
         found = f"killed, perhaps for want of memory (exit code {worker.exitcode})"
     if isinstance(found, str):
         raise WorkerError(found)

@@ -23,6 +23,7 @@ from lmc_ray.store import Store, check_sweep_name
 from lmc_ray.store.files import one_line
 from lmc_ray.sweep.analyses import KINDS, SMOKE, Connectivity, check_paths, kinds_of, plan
 from lmc_ray.sweep.analyst import run_analyses
+from lmc_ray.sweep.cells import configuration
 from lmc_ray.sweep.cluster import connect
 from lmc_ray.sweep.declared import Study
 from lmc_ray.sweep.keeping import minima_of, room, tasks_to_keep
@@ -383,8 +384,8 @@ def superseded(
     confirmed = database.execute(sql).fetchall()
     found: list[tuple[str, str]] = []
     for title, each in zip(titles(studies), studies, strict=True):
-        configs = {config for *key, config in confirmed if tuple(key) == each.key}
-        if each.chosen and not all(each.has_chosen(json.loads(config)) for config in configs):
+        own = {configuration(json.loads(c)) for *key, c in confirmed if tuple(key) == each.key}
+        if each.chosen and not own <= each.chosen_configurations:
             values = [", ".join(f"{n} {v}" for n, v in chosen.items()) for chosen in each.chosen]
             found.append((title, "; ".join(values)))
     return found

@@ -357,10 +357,11 @@ class StudyRun:
     def _purpose(self) -> Literal["confirm", "control"]:
         return "confirm" if self.study.control is None else "control"
 
-    def has_chosen(self, specification: Mapping[str, Any]) -> bool:
-        """Whether a confirmed cell is a seed of what is confirmed now."""
-        chosen = [self._cell(self._hyperparameters(params), 0, False) for params in self.chosen]
-        return configuration(specification) in [configuration(c.specification) for c in chosen]
+    @property
+    def chosen_configurations(self) -> set[str]:
+        """What the confirmed cells' seeds share, as `configuration` has it."""
+        cells = [self._cell(self._hyperparameters(params), 0, False) for params in self.chosen]
+        return {configuration(cell.specification) for cell in cells}
 
     def _cell(self, values: Any, seed: int, search: bool) -> Cell:
         return Cell(

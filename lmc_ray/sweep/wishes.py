@@ -233,19 +233,20 @@ def _check_controls(studies: Sequence[Study]) -> None:
     """
     by_name = {study.name: study for study in studies}
     for study in studies:
-        if study.control is not None:
-            if study.control not in by_name:
-                raise UserError(
-                    f"{study.name} is there to be measured against {study.control}: choose both"
-                    f" (--method {study.control} --method {study.name})"
-                )
-            values = [_initialisation(each) for each in (study, by_name[study.control])]
-            if values[0] == values[1]:
-                raise UserError(
-                    f"{study.name} is to start from other initial weights than {study.control}:"
-                    f" not both from initialisation {values[0]}"
-                )
-        if study.control and (names := distributions(study.method, study.space)):
+        if study.control is None:
+            continue
+        if study.control not in by_name:
+            raise UserError(
+                f"{study.name} is there to be measured against {study.control}: choose both"
+                f" (--method {study.control} --method {study.name})"
+            )
+        values = [_initialisation(each) for each in (study, by_name[study.control])]
+        if values[0] == values[1]:
+            raise UserError(
+                f"{study.name} is to start from other initial weights than {study.control}:"
+                f" not both from initialisation {values[0]}"
+            )
+        if names := distributions(study.method, study.space):
             raise UserError(
                 f"{study.name} is to have the settings of {study.control}, which searches"
                 f" {', '.join(names)}: give one value, or leave {study.name} out"
