@@ -85,6 +85,7 @@ def main(
     benchmarks: Sequence[str] = (),
     trials: int = 20,
     seeds: int = 5,
+    rerank: int = 5,
     keep_minima: str | None = None,
     connectivity: Measured | None = None,
 ) -> None:
@@ -100,6 +101,7 @@ def main(
             are and not which benchmarks; empty: one benchmark, whichever.
         trials: default of --trials.
         seeds: default of --seeds.
+        rerank: so many of a study's best trials are ranked again on further seeds; 0: none.
         keep_minima: default of --keep-minima.
         connectivity: how the kept minima are measured after the training; None: not at all.
     """
@@ -230,7 +232,7 @@ def main(
                 seeds=min(1, seeds) if smoke else seeds,
                 generation=generation,
                 search_seeds=1 if smoke else 2,
-                rerank=0 if smoke or not seeds else 5,
+                rerank=0 if smoke or not seeds else rerank,
                 pareto=pareto is not None,
                 asynchronous=asynchronous,
                 keep_minima=tasks_to_keep(keep, opened.place.tasks),
