@@ -13,6 +13,9 @@ _MEMORY_PER_CLASS = 1
 TASKS = 20
 SEEDS = 5
 _ANGLE = 9.0
+_RESNETS = ("resnet18-20", "stable-resnet-20")
+"""The paper says "reduced ResNet18"; its Stable SGD's number is that of the paper of Stable SGD
+(arXiv:2006.06958), whose public code has the second of these under that name."""
 
 
 @dataclass(frozen=True)
@@ -67,16 +70,18 @@ def published(run: Mapping[str, Any]) -> Published | None:
     """The paper's number for what a cell ran; None where it has none.
 
     Args:
-        run: a row of `runs`. The number is for the same tasks, the same network, one epoch a task
-            (two of the first, in the authors' code), of methods with a memory the same memory, of
-            multitask training all tasks at once, and of MC-SGD itself, without replay in it.
+        run: a row of `runs`. The number is for the same tasks, a network that may be the paper's,
+            one epoch a task (two of the first, in the authors' code), of methods with a memory the
+            same memory, of multitask training all tasks at once, and of MC-SGD itself, without
+            replay in it.
     """
     benchmark = run["benchmark"]
-    network = "resnet18-20" if benchmark == "split-cifar100" else "mlp-256-256"
+    networks = _RESNETS if benchmark == "split-cifar100" else ("mlp-256-256",)
     same = (
         run["tasks"] == TASKS
         and (benchmark != "rotated-mnist" or run["angle"] == _ANGLE)
-        and (run["network"], run["epochs"]) == (network, 1)
+        and run["network"] in networks
+        and run["epochs"] == 1
         and run["memory_per_class"] in (None, _MEMORY_PER_CLASS)
         and run["multitask_schedule"] in (None, "joint")
         and (run["method"] != "mcsgd" or not run["replay_batch_size"])

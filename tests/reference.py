@@ -60,22 +60,38 @@ class PlainBlock(nn.Module):
         return (y + self.shortcut(x)).relu()
 
 
-class PlainResNet(nn.Module):
-    """ResNet-18 for small images with a first width of its own."""
+class PlainStableBlock(nn.Module):
+    def __init__(self, before: int, wide: int, stride: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(before, wide, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(wide, track_running_stats=False)
+        self.bn2 = nn.BatchNorm2d(wide, track_running_stats=False)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or before != wide:
+            self.shortcut = nn.Sequential(nn.Conv2d(before, wide, 1, stride, bias=False))
 
-    def __init__(self, channels: int, width: int, classes: int) -> None:
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn2((self.bn1(self.conv(x).relu()) + self.shortcut(x)).relu())
+
+
+class PlainResNet(nn.Module):
+    """A residual network of eight blocks for small images, with a first width of its own."""
+
+    def __init__(
+        self, channels: int, width: int, classes: int, block: Callable[[int, int, int], nn.Module]
+    ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, width, 3, 1, 1, bias=False)
         self.bn = nn.BatchNorm2d(width, track_running_stats=False)
         self.blocks = nn.Sequential(
-            PlainBlock(width, width, 1),
-            PlainBlock(width, width, 1),
-            PlainBlock(width, 2 * width, 2),
-            PlainBlock(2 * width, 2 * width, 1),
-            PlainBlock(2 * width, 4 * width, 2),
-            PlainBlock(4 * width, 4 * width, 1),
-            PlainBlock(4 * width, 8 * width, 2),
-            PlainBlock(8 * width, 8 * width, 1),
+            block(width, width, 1),
+            block(width, width, 1),
+            block(width, 2 * width, 2),
+            block(2 * width, 2 * width, 1),
+            block(2 * width, 4 * width, 2),
+            block(4 * width, 4 * width, 1),
+            block(4 * width, 8 * width, 2),
+            block(8 * width, 8 * width, 1),
         )
         self.head = nn.Linear(8 * width, classes)
 
@@ -87,12 +103,13 @@ class PlainResNet(nn.Module):
 
 def plain(name: str, image_shape: tuple[int, int, int], classes: int) -> nn.Module:
     """The module that a network's name stands for, in double precision."""
-    kind, *widths = name.split("-")
+    kind, *widths = name.removeprefix("stable-").split("-")
     channels, height, width = image_shape
     if kind == "mlp":
         module = PlainMLP(channels * height * width, *map(int, widths), classes)
     else:
-        module = PlainResNet(channels, int(widths[0]), classes)
+        block = PlainStableBlock if name.startswith("stable") else PlainBlock
+        module = PlainResNet(channels, int(widths[0]), classes, block)
     return module.double()
 
 

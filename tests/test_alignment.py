@@ -14,7 +14,7 @@ from lmc_ray.models import Network, build
 from lmc_ray.randomness import stream
 
 SHAPE, CLASSES = (3, 8, 8), 5
-NETWORKS = ["mlp-6", "mlp-8-6-10", "resnet18-3"]
+NETWORKS = ["mlp-6", "mlp-8-6-10", "resnet18-3", "stable-resnet-3"]
 
 
 def weights(network: Network, seed: int) -> Tensor:
@@ -92,12 +92,17 @@ def test_a_shuffled_copy_is_put_back_in_order(name: str, seed: int) -> None:
     assert torch.equal(found, theta)
 
 
-@given(st.integers(0, 99), st.integers(0, 99), st.sampled_from([torch.float32, torch.float64]))
+@given(
+    st.sampled_from(["mlp-8-6-10", "stable-resnet-2"]),
+    st.integers(0, 99),
+    st.integers(0, 99),
+    st.sampled_from([torch.float32, torch.float64]),
+)
 @settings(max_examples=40)
 def test_alignment_never_leads_away_and_is_done_once(
-    seed: int, order: int, dtype: torch.dtype
+    name: str, seed: int, order: int, dtype: torch.dtype
 ) -> None:
-    network = build("mlp-8-6-10", SHAPE, CLASSES)
+    network = build(name, SHAPE, CLASSES)
     a, b = weights(network, seed).to(dtype), weights(network, seed + 1).to(dtype)
     found = align(network, a, b, stream(order, "align"))
     before, after = (b.double() - a.double()).norm(), (found.double() - a.double()).norm()

@@ -42,7 +42,10 @@ def speed() -> Speed:
     return measure(workload())
 
 
-@pytest.mark.parametrize(("name", "shape"), [("mlp-16-8", (1, 8, 8)), ("resnet18-4", (3, 32, 32))])
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("mlp-16-8", (1, 8, 8)), ("resnet18-4", (3, 32, 32)), ("stable-resnet-4", (3, 32, 32))],
+)
 def test_plain_loop_trains_the_same_network(name: str, shape: tuple[int, ...]):
     network = build(name, shape, 10)
     theta = network.initial(torch.Generator().manual_seed(1)).float()

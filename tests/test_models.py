@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.nn.utils import vector_to_parameters
 
 from lmc_ray.errors import UserError
-from lmc_ray.models import MLP, Network, ResNet18, build
+from lmc_ray.models import MLP, Network, ResNet, ResNet18, StableResNet, build
 from lmc_ray.randomness import Dropout, stream
 
-NETWORKS = ["mlp-6", "mlp-8-4", "mlp-4-10-6", "resnet18-2"]
+RESNETS = ["resnet18-2", "stable-resnet-2"]
+NETWORKS = ["mlp-6", "mlp-8-4", "mlp-4-10-6", *RESNETS]
 SHAPE = (3, 8, 8)
 CLASSES = 5
 
@@ -35,6 +36,13 @@ def images(replicas: int = 3, batch: int = 7) -> Tensor:
 
 def test_the_size_of_the_papers_resnet() -> None:
     assert ResNet18((3, 32, 32), 20, 100).layout.size == 1_108_680
+
+
+def test_the_size_of_stable_sgds_resnet_without_what_it_does_not_use() -> None:
+    """A second convolution a block is declared there, and the parameters are counted with them."""
+    network = StableResNet((3, 32, 32), 20, 100)
+    unused = sum(9 * block.wide**2 for block in network.blocks)
+    assert network.layout.size == 1_108_680 - unused
 
 
 def test_the_size_of_the_papers_mlp() -> None:
@@ -100,9 +108,10 @@ def test_views_follow_their_stack_and_no_other() -> None:
     assert all((view == 9).all() for view in layout.views(stacks[0]).values())
 
 
-def test_a_last_batch_of_one_image_where_one_pixel_is_left_of_it() -> None:
+@pytest.mark.parametrize("name", RESNETS)
+def test_a_last_batch_of_one_image_where_one_pixel_is_left_of_it(name: str) -> None:
     """As with 8×8 digits: 1,257 training images in batches of 8 leave one."""
-    network = build("resnet18-2", (1, 8, 8), CLASSES)
+    network = build(name, (1, 8, 8), CLASSES)
     theta = torch.stack([network.initial(torch.Generator().manual_seed(s)) for s in (1, 2)])
     images, labels = torch.rand(2, 1, 1, 8, 8, dtype=torch.float64), torch.zeros(2, 1).long()
     loss, gradient = network.loss_and_gradient(theta, images, labels)
@@ -110,7 +119,7 @@ def test_a_last_batch_of_one_image_where_one_pixel_is_left_of_it() -> None:
     assert gradient.isfinite().all()
 
 
-@pytest.mark.parametrize("name", ["mlp-6", "resnet18-2"])
+@pytest.mark.parametrize("name", ["mlp-6", *RESNETS])
 def test_logits_can_be_differentiated_after_they_were_evaluated(name: str) -> None:
     network = net(name)
     theta = stack(network, 1).requires_grad_()
@@ -131,15 +140,16 @@ def test_a_replica_is_the_same_alone_and_in_a_stack(name: str) -> None:
 
 
 @pytest.mark.parametrize("twice", [False, True])
-def test_resnets_groups_of_channels_are_the_replicas(twice: bool) -> None:
+@pytest.mark.parametrize("kind", [ResNet18, StableResNet])
+def test_resnets_groups_of_channels_are_the_replicas(kind: type[ResNet], twice: bool) -> None:
     """The form that GPUs run, all replicas in one grouped convolution, on the CPU."""
-    network, x = ResNet18(SHAPE, 2, CLASSES), images()
+    network, x = kind(SHAPE, 2, CLASSES), images()
     theta = stack(network)
     grouped = network._grouped(network.layout.views(theta), x, twice)
     torch.testing.assert_close(grouped, network.logits(theta, x), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["mlp-64-32", "resnet18-4"])
+@pytest.mark.parametrize("name", ["mlp-64-32", "resnet18-4", "stable-resnet-4"])
 def test_initialisation_is_pytorchs_default(name: str) -> None:
     network = net(name)
     theta = network.initial(stream(1, "initial"))
@@ -181,8 +191,9 @@ def test_dropout_acts_on_the_hidden_units() -> None:
     assert float(evaluated[2]) != pytest.approx(float(found[2]), abs=1e-3)
 
 
-def test_the_resnet_has_nothing_to_drop() -> None:
-    network = net("resnet18-2")
+@pytest.mark.parametrize("name", RESNETS)
+def test_a_resnet_has_nothing_to_drop(name: str) -> None:
+    network = net(name)
     assert network.hidden == ()
     with pytest.raises(ValueError, match="no dropout"):
         network.loss_and_gradient(
@@ -193,9 +204,9 @@ def test_the_resnet_has_nothing_to_drop() -> None:
         )
 
 
-def test_the_resnet_sees_its_whole_batch_and_the_mlp_does_not() -> None:
+def test_a_resnet_sees_its_whole_batch_and_the_mlp_does_not() -> None:
     """Batch normalisation: an example's logits depend on its companions."""
-    for name, depends in (("mlp-6", False), ("resnet18-2", True)):
+    for name, depends in (("mlp-6", False), *((name, True) for name in RESNETS)):
         network, x = net(name), images(1)
         theta = stack(network, 1)
         whole, part = network.logits(theta, x)[:, :4], network.logits(theta, x[:, :4])
@@ -214,13 +225,14 @@ def test_the_resnet_sees_its_whole_batch_and_the_mlp_does_not() -> None:
         ("resnet18", "unknown network"),
         ("resnet18-0", "unknown network"),
         ("resnet50-4", "unknown network"),
+        ("stable-resnet", "unknown network"),
         ("mlp-8\n", "unknown network"),
     ],
 )
 def test_unknown_networks(name: str, says: str) -> None:
     with pytest.raises(UserError, match=says) as caught:
         build(name, SHAPE, CLASSES)
-    assert "resnet18-20" in str(caught.value) or "even" in str(caught.value)
+    assert "stable-resnet-20" in str(caught.value) or "even" in str(caught.value)
 
 
 def test_shapes_are_checked_while_the_tests_run() -> None:

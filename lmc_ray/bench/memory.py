@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lmc_ray.models import MLP, Network, ResNet18
+from lmc_ray.models import MLP, Network, ResNet
 from lmc_ray.models.resnet import outputs
 
 BASE = 325 * 2**20
@@ -35,7 +35,7 @@ def predicted_bytes(
         kept: minima of each replica that are kept for paths or as files.
     """
     parameters = 4 * network.layout.size * replicas * (_STACKS + kept + minima)
-    if isinstance(network, ResNet18):
+    if isinstance(network, ResNet):
         each = outputs(network)
         # On CPUs the forward passes come one after the other, the graphs stay until the backward.
         training = 4 * _SAVED * sum(each) * batch_size * replicas

@@ -9,8 +9,8 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
 from lmc_ray.bench.peak import wait
-from lmc_ray.models import MLP, Network, ResNet18
-from lmc_ray.models.resnet import BLOCKS, STRIDES
+from lmc_ray.models import MLP, Network, ResNet, ResNet18
+from lmc_ray.models.resnet import Block
 
 
 def preloaded(images: Tensor, labels: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -68,8 +68,8 @@ def module(network: Network, drop: float) -> nn.Module:
     Raises:
         ValueError: there is none for it.
     """
-    if isinstance(network, ResNet18):
-        return _ResNet(network)
+    if isinstance(network, ResNet):
+        return _resnet(network)
     if not isinstance(network, MLP):
         raise ValueError(f"no plain loop for {network.name}")
     layers: list[nn.Module] = [nn.Flatten()]
@@ -80,9 +80,10 @@ def module(network: Network, drop: float) -> nn.Module:
     return nn.Sequential(*layers)
 
 
-class _Block(nn.Module):
-    def __init__(self, before: int, wide: int, stride: int) -> None:
+class _Block18(nn.Module):
+    def __init__(self, block: Block) -> None:
         super().__init__()
+        before, wide, stride = block.before, block.wide, block.stride
         self.inside = nn.Sequential(
             nn.Conv2d(before, wide, 3, stride, 1, bias=False),
             _norm(wide),
@@ -91,7 +92,7 @@ class _Block(nn.Module):
             _norm(wide),
         )
         self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or before != wide:
+        if block.reshapes:
             conv = nn.Conv2d(before, wide, 1, stride, bias=False)
             self.shortcut = nn.Sequential(conv, _norm(wide, affine=False))
 
@@ -99,22 +100,31 @@ class _Block(nn.Module):
         return (self.inside(x) + self.shortcut(x)).relu()
 
 
-class _ResNet(nn.Sequential):
-    def __init__(self, network: ResNet18) -> None:
-        shapes, wide = network.layout.shapes, network.width
-        layers: list[nn.Module] = [
-            nn.Conv2d(shapes["stem"][1], wide, 3, 1, 1, bias=False),
-            _norm(wide),
-            nn.ReLU(),
-        ]
-        before = wide
-        for stage, stride in enumerate(STRIDES):
-            for block in range(BLOCKS):
-                now = wide * 2**stage
-                layers.append(_Block(before, now, stride if block == 0 else 1))
-                before = now
-        head = nn.Linear(before, shapes["head.weight"][0])
-        super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)
+class _StableBlock(nn.Module):
+    def __init__(self, block: Block) -> None:
+        super().__init__()
+        before, wide, stride = block.before, block.wide, block.stride
+        conv = nn.Conv2d(before, wide, 3, stride, 1, bias=False)
+        self.inside = nn.Sequential(conv, nn.ReLU(), _norm(wide))
+        self.norm = _norm(wide)
+        self.shortcut: nn.Module = nn.Identity()
+        if block.reshapes:
+            self.shortcut = nn.Conv2d(before, wide, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm((self.inside(x) + self.shortcut(x)).relu())
+
+
+def _resnet(network: ResNet) -> nn.Module:
+    shapes, wide = network.layout.shapes, network.width
+    stem = nn.Conv2d(shapes["stem"][1], wide, 3, 1, 1, bias=False)
+    kind = _Block18 if isinstance(network, ResNet18) else _StableBlock
+    classes, last = shapes["head.weight"]
+    return nn.Sequential(
+        *(stem, _norm(wide), nn.ReLU()),
+        *(kind(block) for block in network.blocks),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(last, classes)),
+    )
 
 
 def _norm(width: int, *, affine: bool = True) -> nn.Module:

@@ -24,9 +24,10 @@ def align(
     """`other` with its units reordered so that it lies nearer to `reference`; the same function.
 
     One group of units at a time, in random order, takes the permutation that brings it nearest,
-    all others staying as they are (a linear assignment), until a pass over all groups changes
-    nothing. That is a local optimum: no further from the reference than `other`, and where another
-    call, with any generator, stays.
+    all others staying as they are, until a pass over all groups changes nothing. That is a local
+    optimum: no further from the reference than `other`, and where another call, with any generator,
+    stays. The permutation is a linear assignment; where weights lie between units of one group, as
+    in `StableResNet`'s streams, it is one to a linear approximation, and taken if it helps.
     """
     theta = other.clone()
     ours = {name: view[0] for name, view in network.layout.views(reference[None]).items()}
@@ -37,11 +38,14 @@ def align(
         for g in torch.randperm(len(network.symmetries), generator=generator).tolist():
             group = network.symmetries[g]
             common = _common(group, ours, theirs)
-            order = _best_order(common)
-            now = common.diagonal().sum()
-            gain = float(common.gather(1, order[:, None]).sum() - now)
+            moved = {name: theirs[name].clone() for name, _ in group.axes}
+            permute(group, moved, _best_order(common))
+            # Not from `common`: it takes a weight between units of one group for one whose other
+            # end stays where it is.
+            gain = _agreement(group, ours, moved) - _agreement(group, ours, theirs)
             if gain > _ROUNDING * float(common.abs().amax(dim=1).sum()):
-                permute(group, theirs, order)
+                for name, weight in moved.items():
+                    theirs[name].copy_(weight)
                 improved = True
     return theta
 
@@ -64,6 +68,12 @@ def _common(
         )
         common += (x @ y.T).cpu()
     return common
+
+
+def _agreement(group: Symmetry, ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
+    """Inner product of all weights in and out of a group's units with those in their places."""
+    names = {name for name, _ in group.axes}
+    return sum(float((ours[name].double() * theirs[name].double()).sum()) for name in names)
 
 
 def _best_order(common: Float[Tensor, "units units"]) -> Int64[Tensor, " units"]:

@@ -5,25 +5,29 @@ import re
 from lmc_ray.errors import UserError
 from lmc_ray.models.mlp import MLP
 from lmc_ray.models.network import Factors, Network
-from lmc_ray.models.resnet import ResNet18
+from lmc_ray.models.resnet import ResNet, ResNet18, StableResNet
 from lmc_ray.models.symmetry import Symmetry
 
-__all__ = ["MLP", "Factors", "Network", "ResNet18", "Symmetry", "build"]
+__all__ = ["MLP", "Factors", "Network", "ResNet", "ResNet18", "StableResNet", "Symmetry", "build"]
 
 
 def build(name: str, image_shape: tuple[int, ...], classes: int) -> Network:
-    """The network called `mlp-<width>-<width>…`, maybe with `-bf16`, or `resnet18-<first width>`.
+    """The network called `mlp-<width>-<width>…`, maybe with `-bf16`, or of these residual ones.
+
+    `resnet18-<first width>`, `stable-resnet-<first width>`.
 
     Raises:
-        UserError: the name is neither.
+        UserError: the name is none of these.
     """
     if re.fullmatch(r"mlp(-[1-9]\d*)+(-bf16)?", name):
         hidden = tuple(int(width) for width in re.findall(r"-(\d+)", name))
         if any(width % 2 for width in hidden):
             raise UserError(f"network '{name}': hidden widths must be even")
         return MLP(image_shape, hidden, classes, half=name.endswith("-bf16"))
-    if re.fullmatch(r"resnet18-[1-9]\d*", name):
-        return ResNet18(image_shape, int(name.split("-")[1]), classes)
+    for residual in (ResNet18, StableResNet):
+        if found := re.fullmatch(rf"{residual.kind}-([1-9]\d*)", name):
+            return residual(image_shape, int(found[1]), classes)
     raise UserError(
-        f"unknown network '{name}': write mlp-<width>-<width>, e.g. mlp-256-256, or resnet18-20"
+        f"unknown network '{name}': write mlp-<width>-<width>, e.g. mlp-256-256, resnet18-20 or"
+        " stable-resnet-20"
     )

@@ -47,7 +47,7 @@ class Network(Protocol):
         theta: Float[Tensor, "replicas parameters"],
         images: Float[Tensor, "replicas batch *image"],
     ) -> dict[str, Float[Tensor, "replicas batch _units"]]:
-        """What each of `layers` hands on in evaluation mode: after its ReLU; logits of the last."""
+        """What each of `layers` hands on in evaluation mode, its ReLU done; logits of the last."""
         ...
 
     def loss_and_gradient(

@@ -1,8 +1,12 @@
-"""A stack of reduced ResNet-18s: a third of the usual width, normalised by the batch alone."""
+"""Stacks of reduced ResNets: a third of the usual width, normalised by the batch alone.
+
+Two kinds of them, which differ in what a block is.
+"""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import prod, sqrt
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -20,37 +24,53 @@ BLOCKS = 2
 _EPSILON = 1e-5  # of batch normalisation, as in torch.nn.BatchNorm2d
 
 
-class ResNet18:
-    """Reduced ResNet-18 of Lopez-Paz and Ranzato 2017; first width 20 has 1,108,680 parameters.
+Conv = Callable[..., Tensor]
+"""(x, the weight's name, stride = 1): the convolution of all replicas' channels."""
+Norm = Callable[..., Tensor]
+"""(x, the name before `.scale` and `.shift`; None for none): normalisation by the batch."""
+
+
+class Block(NamedTuple):
+    """Where a block is: the channels before and in it, and its first convolution's stride."""
+
+    stage: int
+    name: str
+    before: int
+    wide: int
+    stride: int
+
+    @property
+    def reshapes(self) -> bool:
+        """Whether its input has another shape than its output, and the shortcut a convolution."""
+        return self.stride != 1 or self.before != self.wide
+
+
+class ResNet:
+    """A stem, eight blocks in four stages, and a head; see `ResNet18` and `StableResNet`.
 
     Batch normalisation keeps no running statistics: every forward pass normalises by its own batch,
-    in training and evaluation alike, so evaluation groups are part of the protocol. The shortcut's
-    normalisation has no affine parameters. There is no dropout.
+    in training and evaluation alike, so evaluation groups are part of the protocol. There is no
+    dropout.
     """
 
+    kind: ClassVar[str]
     hidden: tuple[int, ...] = ()
 
     def __init__(self, image_shape: tuple[int, ...], width: int, classes: int) -> None:
-        self.name = f"resnet18-{width}"
+        self.name = f"{self.kind}-{width}"
         self.width = width
-        self.layers = ("stem", *(f"{stage}.{block}" for stage, block, _ in _blocks()), "head")
+        self.blocks = _blocks(width)
+        self.layers = ("stem", *(block.name for block in self.blocks), "head")
         shapes: dict[str, tuple[int, ...]] = {"stem": (width, image_shape[0], 3, 3)}
         shapes |= _norm("stem", width)
-        before = width
-        for stage, block, stride in _blocks():
-            wide = width * 2**stage
-            name = f"{stage}.{block}"
-            shapes[f"{name}.a"] = (wide, before, 3, 3)
-            shapes |= _norm(f"{name}.a", wide)
-            shapes[f"{name}.b"] = (wide, wide, 3, 3)
-            shapes |= _norm(f"{name}.b", wide)
-            if stride != 1 or before != wide:
-                shapes[f"{name}.shortcut"] = (wide, before, 1, 1)
-            before = wide
-        shapes["head.weight"] = (classes, before)
-        shapes["head.bias"] = (classes,)
+        for block in self.blocks:
+            shapes |= self._shapes(block)
+            if block.reshapes:
+                shapes[f"{block.name}.shortcut"] = (block.wide, block.before, 1, 1)
+        last = self.blocks[-1].wide
+        shapes |= {"head.weight": (classes, last), "head.bias": (classes,)}
         self.layout = Layout(shapes)
-        self.symmetries = _symmetries(shapes)
+        self.symmetries = self._symmetries()
         self.pixels = {
             name: prod(-(-side // 2 ** _stage(name)) for side in image_shape[1:])
             for name, shape in shapes.items()
@@ -62,6 +82,24 @@ class ResNet18:
             for name, shape in shapes.items()
             if len(shape) > 1
         )
+
+    def _shapes(self, block: Block) -> dict[str, tuple[int, ...]]:
+        """A block's parameters, without its shortcut's."""
+        raise NotImplementedError
+
+    def _block(
+        self, x: Float[Tensor, "batch channels *pixels"], block: Block, conv: Conv, norm: Norm
+    ) -> Float[Tensor, "batch _channels *_pixels"]:
+        """What a block hands on."""
+        raise NotImplementedError
+
+    def _inside(self, block: Block) -> list[list[tuple[str, int]]]:
+        """Axes of the units that only this block sees, a list for each group of units."""
+        raise NotImplementedError
+
+    def _onto(self, block: Block) -> list[tuple[str, int]]:
+        """Axes of the block's parameters, without its shortcut's, that its output's units are."""
+        raise NotImplementedError
 
     def initial(self, generator: Generator) -> Float[Tensor, " parameters"]:
         """Convolutions and head uniform in ±1/√fan_in, normalisation scale 1 and shift 0."""
@@ -112,7 +150,7 @@ class ResNet18:
     ) -> tuple[Float[Tensor, " replicas"], Float[Tensor, "replicas parameters"]]:
         """See `Network.loss_and_gradient`; there is nothing to drop, so factors are refused."""
         if factors is not None:
-            raise ValueError("the reduced ResNet-18 has no dropout")
+            raise ValueError(f"{self.name} has no dropout")
         leaves, each = self._losses(theta, images, labels, allowed)
         gradients = torch.autograd.grad(each.mean(dim=1).sum(), list(leaves.values()))
         gradient = torch.empty_like(theta) if out is None else out
@@ -215,19 +253,99 @@ class ResNet18:
         x = images.transpose(0, 1).flatten(1, 2).contiguous(memory_format=torch.channels_last)
         x = norm(conv(x, "stem"), "stem").relu()
         yield x
-        for stage, block, stride in _blocks():
-            name = f"{stage}.{block}"
-            y = norm(conv(x, f"{name}.a", stride), f"{name}.a").relu()
-            y = norm(conv(y, f"{name}.b"), f"{name}.b")
-            shortcut = f"{name}.shortcut"
-            x = (y + (norm(conv(x, shortcut, stride)) if shortcut in weights else x)).relu()
+        for block in self.blocks:
+            x = self._block(x, block, conv, norm)
             yield x
         means = x.mean(dim=(2, 3)).unflatten(1, (replicas, -1)).transpose(0, 1)
         logits = torch.baddbmm(weights["head.bias"][:, None], means, weights["head.weight"].mT)
         yield logits.transpose(0, 1).flatten(1)
 
+    def _symmetries(self) -> tuple[Symmetry, ...]:
+        """The residual stream of each stage, which all that adds to it shares, and blocks' insides.
 
-def outputs(network: ResNet18) -> list[int]:
+        A stage's blocks write to its stream; they read it, but for the first, which reads the stage
+        before. So does the head, as a stage after the last would.
+        """
+        streams = [_written("stem"), *([] for _ in STRIDES[1:])]
+        insides: list[list[tuple[str, int]]] = []
+        for block in self.blocks:
+            before = block.stage - 1 if block.reshapes else block.stage
+            streams[before].append((f"{block.name}.a", 1))
+            insides += self._inside(block)
+            streams[block.stage] += self._onto(block)
+            if block.reshapes:
+                streams[before].append((f"{block.name}.shortcut", 1))
+                streams[block.stage].append((f"{block.name}.shortcut", 0))
+        streams[-1].append(("head.weight", 1))
+        return tuple(
+            Symmetry(self.layout.shapes[name][axis], tuple(axes))
+            for axes in (*streams, *insides)
+            for name, axis in axes[:1]
+        )
+
+
+class ResNet18(ResNet):
+    """Reduced ResNet-18 of Lopez-Paz and Ranzato 2017; first width 20 has 1,108,680 parameters.
+
+    A block is two convolutions, each normalised, and a ReLU after the sum. The shortcut's
+    normalisation has no affine parameters.
+    """
+
+    kind = "resnet18"
+
+    def _shapes(self, block: Block) -> dict[str, tuple[int, ...]]:
+        name, wide = block.name, block.wide
+        first = {f"{name}.a": (wide, block.before, 3, 3)} | _norm(f"{name}.a", wide)
+        return first | {f"{name}.b": (wide, wide, 3, 3)} | _norm(f"{name}.b", wide)
+
+    def _block(
+        self, x: Float[Tensor, "batch channels *pixels"], block: Block, conv: Conv, norm: Norm
+    ) -> Float[Tensor, "batch _channels *_pixels"]:
+        a, b, shortcut = (f"{block.name}.{part}" for part in ("a", "b", "shortcut"))
+        y = norm(conv(x, a, block.stride), a).relu()
+        y = norm(conv(y, b), b)
+        return (y + (norm(conv(x, shortcut, block.stride)) if block.reshapes else x)).relu()
+
+    def _inside(self, block: Block) -> list[list[tuple[str, int]]]:
+        return [[*_written(f"{block.name}.a"), (f"{block.name}.b", 1)]]
+
+    def _onto(self, block: Block) -> list[tuple[str, int]]:
+        return _written(f"{block.name}.b")
+
+
+class StableResNet(ResNet):
+    """The network in the code of Stable SGD (Mirzadeh et al. 2020, arXiv:2006.06958).
+
+    A block normalises after its ReLUs and has one convolution (that code declares a second and does
+    not call it); its shortcut is not normalised. Ten layers, 496,680 parameters at first width 20.
+    That code drops out after each normalisation and evaluates by running statistics; here neither
+    is done.
+    """
+
+    kind = "stable-resnet"
+
+    def _shapes(self, block: Block) -> dict[str, tuple[int, ...]]:
+        name, wide = block.name, block.wide
+        first = {f"{name}.a": (wide, block.before, 3, 3)} | _norm(f"{name}.a", wide)
+        return first | _norm(f"{name}.sum", wide)
+
+    def _block(
+        self, x: Float[Tensor, "batch channels *pixels"], block: Block, conv: Conv, norm: Norm
+    ) -> Float[Tensor, "batch _channels *_pixels"]:
+        a, shortcut = f"{block.name}.a", f"{block.name}.shortcut"
+        y = norm(conv(x, a, block.stride).relu(), a)
+        y = y + (conv(x, shortcut, block.stride) if block.reshapes else x)
+        return norm(y.relu(), f"{block.name}.sum")
+
+    def _inside(self, block: Block) -> list[list[tuple[str, int]]]:
+        return []
+
+    def _onto(self, block: Block) -> list[tuple[str, int]]:
+        sum_ = f"{block.name}.sum"
+        return [*_written(f"{block.name}.a"), (f"{sum_}.scale", 0), (f"{sum_}.shift", 0)]
+
+
+def outputs(network: ResNet) -> list[int]:
     """Numbers an example in the output of each convolution, the first one first."""
     return [network.layout.shapes[name][0] * pixels for name, pixels in network.pixels.items()]
 
@@ -236,33 +354,9 @@ def _norm(name: str, width: int) -> dict[str, tuple[int, ...]]:
     return {f"{name}.scale": (width,), f"{name}.shift": (width,)}
 
 
-def _symmetries(shapes: dict[str, tuple[int, ...]]) -> tuple[Symmetry, ...]:
-    """The residual stream of each stage, which all that adds to it shares, and each block's inside.
-
-    A stage's blocks write to its stream; they read it, but for the first, which reads the stage
-    before. So does the head, as a stage after the last would.
-    """
-
-    def written(name: str) -> list[tuple[str, int]]:
-        return [(name, 0), (f"{name}.scale", 0), (f"{name}.shift", 0)]
-
-    streams = [written("stem"), *([] for _ in STRIDES[1:])]
-    insides: list[list[tuple[str, int]]] = []
-    for stage, block, _ in _blocks():
-        name = f"{stage}.{block}"
-        before = stage - 1 if block == 0 and stage > 0 else stage
-        streams[before].append((f"{name}.a", 1))
-        insides.append([*written(f"{name}.a"), (f"{name}.b", 1)])
-        streams[stage] += written(f"{name}.b")
-        if f"{name}.shortcut" in shapes:
-            streams[before].append((f"{name}.shortcut", 1))
-            streams[stage].append((f"{name}.shortcut", 0))
-    streams[-1].append(("head.weight", 1))
-    return tuple(
-        Symmetry(shapes[name][axis], tuple(axes))
-        for axes in (*streams, *insides)
-        for name, axis in axes[:1]
-    )
+def _written(name: str) -> list[tuple[str, int]]:
+    """Where the units are that a convolution makes and its normalisation scales."""
+    return [(name, 0), (f"{name}.scale", 0), (f"{name}.shift", 0)]
 
 
 def _stage(name: str) -> int:
@@ -270,10 +364,12 @@ def _stage(name: str) -> int:
     return 0 if name == "stem" else int(name.split(".")[0])
 
 
-def _blocks() -> list[tuple[int, int, int]]:
-    """(stage, block, stride of the block's first convolution)."""
-    return [
-        (stage, block, stride if block == 0 else 1)
-        for stage, stride in enumerate(STRIDES)
-        for block in range(BLOCKS)
-    ]
+def _blocks(width: int) -> tuple[Block, ...]:
+    found: list[Block] = []
+    before = width
+    for stage, stride in enumerate(STRIDES):
+        for block in range(BLOCKS):
+            wide = width * 2**stage
+            found.append(Block(stage, f"{stage}.{block}", before, wide, 1 if block else stride))
+            before = wide
+    return tuple(found)

@@ -158,7 +158,7 @@ def main(
             typer.Option(metavar="accuracy,memory", help="Search the front of the two."),
         ] = None,
         network: Annotated[
-            str | None, typer.Option(help="E.g. mlp-256-256 or resnet18-20.")
+            str | None, typer.Option(help="E.g. mlp-256-256, resnet18-20 or stable-resnet-20.")
         ] = None,
         angle: Annotated[
             float | None, typer.Option(help="Degrees from task to task (rotated).")
@@ -188,7 +188,7 @@ def main(
         gpus_per_trial: Annotated[
             float | None,
             typer.Option(
-                help="GPU share of a trial; default, where there are any: 0.25, resnet18 1."
+                help="GPU share of a trial; default, where there are any: 0.25, ResNets 1."
             ),
         ] = None,
         replicas: Annotated[
