@@ -24,7 +24,7 @@ DIGITS = ("rotated-digits", "permuted-digits")
 
 
 def wishes(**changes: Any) -> Wishes:
-    nothing = {"data": None, "settings": {}, "preset": None, "methods": None}
+    nothing = {"data": None, "network": None, "settings": {}, "preset": None, "methods": None}
     return Wishes(**(nothing | {"pareto": False, "confirm_only": False} | changes))
 
 
@@ -266,7 +266,10 @@ def shipped(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], dict[str, 
         (DIGITS[0], "er"): {"learning_rate": 0.2},
         (DIGITS[1], "mcsgd"): {"learning_rate": 0.3},
     }
-    monkeypatch.setattr("lmc_ray.sweep.wishes.tuned", lambda *key: found.get(key))
+    monkeypatch.setattr(
+        "lmc_ray.sweep.wishes.tuned",
+        lambda benchmark, method, network: found.get((benchmark, method)),
+    )
     return found
 
 

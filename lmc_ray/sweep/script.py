@@ -216,7 +216,7 @@ def main(
         if pareto not in (None, "accuracy,memory"):
             raise UserError(f"--pareto {pareto}: write --pareto accuracy,memory")
         given = dict(parse(setting) for setting in settings or [])
-        wishes = Wishes(data, given, preset, pareto is not None, confirm_only, method)
+        wishes = Wishes(data, network, given, preset, pareto is not None, confirm_only, method)
         names = benchmarks_of(benchmark, data, benchmarks)
         how = connectivity(names[0]) if callable(connectivity) else connectivity
         how = SMOKE if smoke and how else how

@@ -11,10 +11,12 @@ def _all() -> dict[str, dict[str, dict[str, Any]]]:
     return tomllib.loads(files("lmc_ray.sweep").joinpath("tuned.toml").read_text())
 
 
-def tuned(benchmark: str, method: str) -> dict[str, Any] | None:
+def tuned(benchmark: str, method: str, network: str | None = None) -> dict[str, Any] | None:
     """The hyperparameters that our search found for a method; None where it has not been made.
 
-    `tuned.toml` beside this file names the sweep that found them.
+    Those found with the network, else those with the benchmark's usual one. `tuned.toml` beside
+    this file names the sweep that found them.
     """
-    found = _all().get(benchmark, {}).get(method)
+    own = _all().get(f"{benchmark} {network}", {})
+    found = own.get(method) or _all().get(benchmark, {}).get(method)
     return found and {name: value for name, value in found.items() if name != "found"}

@@ -27,6 +27,8 @@ class Wishes:
     """What the command line says about the studies of every benchmark."""
 
     data: str | None
+    network: str | None
+    """None for each benchmark's usual one."""
     settings: dict[str, Any]
     preset: str | None
     pareto: bool
@@ -84,7 +86,7 @@ def as_wished(studies: ByBenchmark, wishes: Wishes) -> dict[str, list[Study]]:
         _check_controls(each)
     _check_some(every, wishes)
     if wishes.confirm_only:
-        _check_tuned(chosen)
+        _check_tuned(chosen, wishes.network)
     return {benchmark: each for benchmark, each in chosen.items() if each}
 
 
@@ -193,7 +195,7 @@ def _check_some(studies: Sequence[Study], wishes: Wishes) -> None:
                 raise UserError(f"--pareto searches {name}: give a range, such as {name}=1:10")
 
 
-def _check_tuned(chosen: ByBenchmark) -> None:
+def _check_tuned(chosen: ByBenchmark, network: str | None) -> None:
     """Whether the package ships a configuration of everything that --confirm-only is to confirm.
 
     A pinned study has its own, a control that of the study beside it; where nothing is searched,
@@ -211,7 +213,7 @@ def _check_tuned(chosen: ByBenchmark) -> None:
                 for study in studies
                 if not study.pinned
                 and not study.control
-                and _shipped(study, benchmark) is None
+                and _shipped(study, benchmark, network) is None
                 and any(isinstance(value, Range | list) for value in study.space.values())
             ]
         )
@@ -311,15 +313,15 @@ def _space(study: Study, benchmark: str, wishes: Wishes, others: Sequence[Study]
         own = _fields(study.method)
         return {name: value for name, value in like.space.items() if name in own} | {**study.space}
     if (study.tuned or wishes.confirm_only) and not study.pinned:
-        found = _shipped(study, benchmark)
+        found = _shipped(study, benchmark, wishes.network)
         if found is not None:
             return found
     return dict(study.space)
 
 
-def _shipped(study: Study, benchmark: str) -> dict[str, Any] | None:
+def _shipped(study: Study, benchmark: str, network: str | None) -> dict[str, Any] | None:
     """What ships for a study: by its name, or by its method where it says that it is tuned."""
-    return tuned(benchmark, study.method if study.tuned else study.name)
+    return tuned(benchmark, study.method if study.tuned else study.name, network)
 
 
 def _searched(value: Any, default: Range) -> Any:
