@@ -11,6 +11,9 @@ except ModuleNotFoundError as missing:
     raise SystemExit(f"{missing}: install lmc-ray here (make sweep, or ray up)") from None
 
 UNTUNED = {
+    "path_weight": "exact",
+    "continue_from": "connected",
+    "memory_per_class": 1,
     "learning_rate": 0.1,
     "lr_decay": 0.9,
     "dropout": 0.1,
@@ -21,22 +24,23 @@ UNTUNED = {
 }
 SEARCHED = {"connect_learning_rate": Range(0.0005, 0.3, log=True)}
 SWITCHES = {
-    "path_weight": ["uniform", "cumulative", "carried"],
-    "continue_from": ["sequential"],
+    "path_weight": ["exact", "uniform", "cumulative", "carried"],
+    "continue_from": ["connected", "sequential"],
     "init_position": [0.0, 0.5, 1.0],
-    "line_samples": [1, 10],
-    "connect_steps": [10, 50, 100],
-    "memory_per_class": [2, 5, 10],
+    "line_samples": [1, 3, 10],
+    "connect_steps": [10, 25, 50, 100],
+    "memory_per_class": [1, 2, 5, 10],
 }
 
 
 def studies(benchmark: str) -> list[Study]:
     """MC-SGD as it is tuned on a benchmark, and with each switch otherwise."""
-    space = (tuned(benchmark, "mcsgd") or UNTUNED) | SEARCHED
+    space = UNTUNED | (tuned(benchmark, "mcsgd") or {}) | SEARCHED
     changed = [
         Study(method="mcsgd", label=f"{switch}-{value}", space=space | {switch: value}, paths=False)
         for switch, values in SWITCHES.items()
         for value in values
+        if value != space[switch]
     ]
     return [Study(method="mcsgd", space=space, paths=False), *changed]
 

@@ -1,9 +1,8 @@
 """Three learners that the paper does not have, beside ER and MC-SGD at the same memory.
 
 ER inside MC-SGD (`er-mcsgd`: SGD on a task replays the memory that the connection uses), averaging
-the weights before and after a task, and an exponential moving average of the steps of SGD; and
-`carried`, MC-SGD with the weights along the paths that its authors' code has. Searched on
-validation data, confirmed on fresh seeds and test data.
+the weights before and after a task, and an exponential moving average of the steps of SGD. Searched
+on validation data, confirmed on fresh seeds and test data.
 """
 
 try:
@@ -24,10 +23,6 @@ CONNECT = {
     "line_samples": 3,
     "init_position": Range(0.02, 0.9, log=True),
 }
-CARRIED = {  # its gradient is about nine times as long
-    "path_weight": "carried",
-    "connect_learning_rate": Range(0.001, 0.04, log=True),
-}
 
 
 def studies(benchmark: str) -> list[Study]:
@@ -39,12 +34,6 @@ def studies(benchmark: str) -> list[Study]:
     return [
         Study(method="er", space=sgd | REPLAY | {"replay_memory": ["reservoir", "ring"]}),
         Study(method="mcsgd", space=sgd | connect),
-        Study(
-            method="mcsgd",
-            label="carried",
-            space=sgd | connect | CARRIED,
-            paths=False,
-        ),
         Study(method="er-mcsgd", space=sgd | connect | REPLAY),
         Study(method="weight-averaging", space=sgd | {"average_position": Range(0.1, 1.0)}),
         Study(method="ema", space=sgd | {"ema_decay": [0.9, 0.99, 0.999, 0.9999]}),
