@@ -13,7 +13,7 @@ _MEMORY_PER_CLASS = 1
 TASKS = 20
 SEEDS = 5
 _ANGLE = 9.0
-_RESNETS = ("resnet18-20", "stable-resnet-20")
+RESNETS = ("resnet18-20", "stable-resnet-20")
 """The paper says "reduced ResNet18"; its Stable SGD's number is that of the paper of Stable SGD
 (arXiv:2006.06958), whose public code has the second of these under that name."""
 
@@ -76,7 +76,7 @@ def published(run: Mapping[str, Any]) -> Published | None:
             replay in it.
     """
     benchmark = run["benchmark"]
-    networks = _RESNETS if benchmark == "split-cifar100" else ("mlp-256-256",)
+    networks = RESNETS if benchmark == "split-cifar100" else ("mlp-256-256",)
     same = (
         run["tasks"] == TASKS
         and (benchmark != "rotated-mnist" or run["angle"] == _ANGLE)

@@ -22,8 +22,7 @@ PAPER = {"learning_rate": 0.1, "dropout": 0.5, "batch_size": 10}
 REPLAY = {"memory_per_class": 1, "replay_batch_size": 10}
 CONNECT = {
     "memory_per_class": 1,
-    "path_weight": ["exact", "carried"],  # the formula's; CL-Gym's, where memory weighs more
-    "connect_learning_rate": Range(0.001, 0.2, log=True),
+    "connect_learning_rate": Range(0.005, 0.2, log=True),
     "connect_steps": [25, 50, 100],
     "line_samples": [3, 5, 10],
     "init_position": Range(0.02, 0.9, log=True),
@@ -49,7 +48,7 @@ def studies(benchmark: str) -> list[Study]:
         Study(method="ewc", space=sgd | {"ewc_strength": Range(0.1, 1_000, log=True)}),
         Study(method="agem", space=sgd | replay),
         Study(method="er", space=sgd | {"replay_memory": ["reservoir", "ring"]} | replay),
-        Study(method="mcsgd", space=sgd | connect, paths=False),  # see connectivity.py for those
+        Study(method="mcsgd", space=sgd | connect),
         Study(method="multitask", space=sgd),
     ]
 

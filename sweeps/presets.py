@@ -1,8 +1,8 @@
 """How public implementations of MC-SGD differ: each one's switches, at one configuration.
 
-`formula` is the paper's, at the configuration that ships for it on the benchmark, or the one below;
-nothing is searched on validation data. The others do as the authors' release, CL-Gym and SequeL
-(PyTorch, JAX) do: see lmc_ray/learners/presets.py.
+The configuration is the one that ships for the formula on the benchmark, or the one below; nothing
+is searched on validation data. `mcsgd` is the paper's formula, the others do as the authors'
+release, CL-Gym and SequeL (PyTorch, JAX) do: see lmc_ray/learners/presets.py.
 """
 
 try:
@@ -17,9 +17,9 @@ PRESETS = ("author", "cl-gym", "sequel-torch", "sequel-jax")
 
 def studies(benchmark: str) -> list[Study]:
     """The formula on a benchmark, and each implementation of it."""
-    space = tuned(benchmark, "formula") or UNTUNED
+    space = tuned(benchmark, "formula") or tuned(benchmark, "mcsgd") or UNTUNED
     others = [Study(method="mcsgd", label=name, preset=name, space=space) for name in PRESETS]
-    return [Study(method="mcsgd", label="formula", space=space), *others]
+    return [Study(method="mcsgd", space=space), *others]
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from lmc_ray.randomness import stream
 TASK = 2
 # (benchmark, network, examples, examples a group): the last group is smaller than the others.
 SMALL = [("rotated", "mlp-4-6", 30, 12), ("split", "mlp-4", 30, 30), ("split", "resnet18-1", 9, 5)]
-SMALL += [("split", "resnet18-1", 9, 9)]
+SMALL += [("split", "resnet18-1", 9, 9), ("split", "stable-resnet-1", 9, 5)]
 
 
 def few(place: Setting, count: int) -> Examples:
@@ -119,7 +119,7 @@ def test_groups_bound_memory_and_do_not_change_what_has_no_batch_normalisation()
     torch.testing.assert_close(whole, parts, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["mlp-4-6", "resnet18-1"])
+@pytest.mark.parametrize("name", ["mlp-4-6", "resnet18-1", "stable-resnet-1"])
 def test_each_replica_has_its_own_weights_and_vector(name: str) -> None:
     place = setting("split", name)
     theta, examples, allowed = somewhere(place, 3), few(place, 8), place.allowed(TASK)

@@ -67,7 +67,7 @@ def network_and_batches(name: str, count: int) -> tuple[Network, list[tuple[Tens
     return where.network, batches
 
 
-@pytest.mark.parametrize("name", ["mlp-16-8", "resnet18-4"])
+@pytest.mark.parametrize("name", ["mlp-16-8", "resnet18-4", "stable-resnet-4"])
 def test_a_replayed_gradient_is_the_eager_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     network, batches = network_and_batches(name, 6)
     results = [network.loss_and_gradient(*batch) for batch in batches]

@@ -1,6 +1,7 @@
 """What the command line says about studies: on which benchmarks, which of them, how set."""
 
 import runpy
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -171,13 +172,17 @@ def test_the_search_that_found_what_ships_still_proposes_it(
 PRESETS_SCRIPT = runpy.run_path(str(Path(__file__).parent.parent / "sweeps" / "presets.py"))
 
 
-@pytest.mark.parametrize("benchmark", ["rotated-mnist", DIGITS[0]])
-def test_the_script_of_presets_has_them_all(benchmark: str) -> None:
-    base, *others = PRESETS_SCRIPT["studies"](benchmark)
-    assert (base.name, base.preset) == ("formula", None)
-    assert hyperparameters("mcsgd", dict(base.space)).path_weight == "exact"
+@pytest.mark.parametrize("confirm_only", [False, True])
+@pytest.mark.parametrize("benchmark", [*DECLARED, DIGITS[0]])
+def test_the_script_of_presets_has_them_all(benchmark: str, confirm_only: bool) -> None:
+    declared = PRESETS_SCRIPT["studies"](benchmark)
+    assert all(study.space == declared[0].space for study in declared), "one configuration"
+    assert (declared[0].space == PRESETS_SCRIPT["UNTUNED"]) == (benchmark == DIGITS[0])
+    found = as_wished({benchmark: declared}, wishes(confirm_only=confirm_only))
+    base, *others = found[benchmark]
+    assert (base.name, base.preset) == ("mcsgd", None)
+    assert hyperparameters("mcsgd", dict(base.space)).path_weight == "exact", "the formula"
     assert tuple(study.preset for study in others) == PRESETS
-    assert all(study.space == base.space for study in others), "one configuration"
 
 
 @pytest.mark.parametrize(
@@ -212,6 +217,36 @@ def test_a_labelled_study_may_start_from_what_ships(
     study = Study(method="mcsgd", label="again", tuned=True)
     (found,) = as_wished({DIGITS[0]: [study]}, wishes())[DIGITS[0]]
     assert found.space["learning_rate"] == shipped[DIGITS[0], "mcsgd"]["learning_rate"]
+
+
+def test_a_networks_own_configuration_comes_before_the_usual_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    usual, own = {"learning_rate": 0.1, "found": "by us"}, {"learning_rate": 0.2}
+    shipped = {DIGITS[0]: {"mcsgd": usual, "er": usual}, f"{DIGITS[0]} mlp-8": {"mcsgd": own}}
+    monkeypatch.setattr(sys.modules[tuned.__module__], "_all", lambda: shipped)
+    studies = [Study(method=name, tuned=True) for name in ("mcsgd", "er")]
+    for network, rates in ((None, [0.1, 0.1]), ("mlp-8", [0.2, 0.1]), ("mlp-4", [0.1, 0.1])):
+        found = as_wished({DIGITS[0]: studies}, wishes(network=network))[DIGITS[0]]
+        assert [study.space["learning_rate"] for study in found] == rates
+        assert all("found" not in study.space for study in found)
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "network", "apart"),
+    [
+        (DIGITS[0], None, False),
+        (DIGITS[0], "stable-resnet-4", True),
+        ("split-cifar10", None, True),
+        ("split-cifar10", "mlp-16", False),
+    ],
+)
+def test_batches_of_one_task_where_the_network_normalises(
+    benchmark: str, network: str | None, apart: bool
+) -> None:
+    asked = wishes(network=network)
+    (found,) = as_wished({benchmark: [Study(method="mcsgd")]}, asked)[benchmark]
+    assert (found.space.get("connect_batches") == "by_task") == apart
 
 
 def test_a_control_does_not_search() -> None:

@@ -72,7 +72,7 @@ def _common(
 
 def _agreement(group: Symmetry, ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
     """Inner product of all weights in and out of a group's units with those in their places."""
-    names = {name for name, _ in group.axes}
+    names = dict.fromkeys(name for name, _ in group.axes)
     return sum(float((ours[name].double() * theirs[name].double()).sum()) for name in names)
 
 

@@ -318,8 +318,8 @@ class StableResNet(ResNet):
 
     A block normalises after its ReLUs and has one convolution (that code declares a second and does
     not call it); its shortcut is not normalised. Ten layers, 496,680 parameters at first width 20.
-    That code drops out after each normalisation and evaluates by running statistics; here neither
-    is done.
+    That code drops out after each of a block's normalisations and evaluates by running statistics;
+    here neither is done.
     """
 
     kind = "stable-resnet"

@@ -101,7 +101,7 @@ def main(
             are and not which benchmarks; empty: one benchmark, whichever.
         trials: default of --trials.
         seeds: default of --seeds.
-        rerank: so many of a study's best trials are ranked again on further seeds; 0: none.
+        rerank: how many of a study's best trials are ranked again on further seeds; below 2: none.
         keep_minima: default of --keep-minima.
         connectivity: how the kept minima are measured after the training; None: not at all.
     """

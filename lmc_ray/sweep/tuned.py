@@ -11,12 +11,16 @@ def _all() -> dict[str, dict[str, dict[str, Any]]]:
     return tomllib.loads(files("lmc_ray.sweep").joinpath("tuned.toml").read_text())
 
 
-def tuned(benchmark: str, method: str, network: str | None = None) -> dict[str, Any] | None:
-    """The hyperparameters that our search found for a method; None where it has not been made.
+def tuned(benchmark: str, study: str, network: str | None = None) -> dict[str, Any] | None:
+    """The hyperparameters that our search found for a study; None where it has not been made.
 
-    Those found with the network, else those with the benchmark's usual one. `tuned.toml` beside
-    this file names the sweep that found them.
+    `tuned.toml` beside this file names the sweep that found them.
+
+    Args:
+        benchmark: e.g. ``rotated-mnist``.
+        study: a method, or a label.
+        network: those found with it come first; then those with the benchmark's usual one.
     """
-    own = _all().get(f"{benchmark} {network}", {})
-    found = own.get(method) or _all().get(benchmark, {}).get(method)
+    places = [benchmark] if network is None else [f"{benchmark} {network}", benchmark]
+    found = next((each for place in places if (each := _all().get(place, {}).get(study))), None)
     return found and {name: value for name, value in found.items() if name != "found"}

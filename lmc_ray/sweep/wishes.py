@@ -214,7 +214,7 @@ def _check_tuned(chosen: ByBenchmark, network: str | None) -> None:
                 if not study.pinned
                 and not study.control
                 and _shipped(study, benchmark, network) is None
-                and any(isinstance(value, Range | list) for value in study.space.values())
+                and _searches(study)
             ]
         )
     ]
@@ -263,8 +263,9 @@ def _initialisation(study: Study) -> Any:
 def _adjusted(studies: Sequence[Study], benchmark: str, wishes: Wishes) -> list[Study]:
     """A benchmark's studies as the command line wants them; a setting goes where its name fits."""
     usual = defaults(benchmark, data=wishes.data)
+    network = wishes.network or usual.network
     # Statistics over a batch of several tasks would be no task's.
-    apart = () if usual.network.startswith("mlp") else ("connect_batches", "replay_batches")
+    apart = () if network.startswith("mlp") else ("connect_batches", "replay_batches")
     family = benchmark.partition("-")[0]
     order = [study.name for study in studies]
     adjusted: list[Study] = []
@@ -312,11 +313,17 @@ def _space(study: Study, benchmark: str, wishes: Wishes, others: Sequence[Study]
         like = next(other for other in others if other.name == study.control)
         own = _fields(study.method)
         return {name: value for name, value in like.space.items() if name in own} | {**study.space}
-    if (study.tuned or wishes.confirm_only) and not study.pinned:
+    # Where nothing is searched the script has said what to confirm.
+    said = study.space and not _searches(study)
+    if (study.tuned or (wishes.confirm_only and not said)) and not study.pinned:
         found = _shipped(study, benchmark, wishes.network)
         if found is not None:
             return found
     return dict(study.space)
+
+
+def _searches(study: Study) -> bool:
+    return any(isinstance(value, Range | list) for value in study.space.values())
 
 
 def _shipped(study: Study, benchmark: str, network: str | None) -> dict[str, Any] | None:

@@ -209,8 +209,10 @@ def _paper_sheet(rows: Sequence[AccuracyRow]) -> Sheet:
                 _paper_forgetting(printed),
             ]
         )
-    heading = f"beside the paper: {title(rows[0].group.runs[0])}"
-    return Sheet(heading, columns, cells, [_WELCH, _PAPER])
+    first = rows[0].group.runs[0]
+    either = f"network: {first['network']}, one of two that the paper may have had"
+    notes = [_WELCH, _PAPER, *([either] if first["network"] in paper.RESNETS else [])]
+    return Sheet(f"beside the paper: {title(first)}", columns, cells, notes)
 
 
 def _paper_forgetting(printed: Published) -> str:
