@@ -64,7 +64,8 @@ class ResNet:
         shapes: dict[str, tuple[int, ...]] = {"stem": (width, image_shape[0], 3, 3)}
         shapes |= _norm("stem", width)
         for block in self.blocks:
-            shapes |= self._shapes(block)
+            shapes[f"{block.name}.a"] = (block.wide, block.before, 3, 3)
+            shapes |= _norm(f"{block.name}.a", block.wide) | self._more(block)
             if block.reshapes:
                 shapes[f"{block.name}.shortcut"] = (block.wide, block.before, 1, 1)
         last = self.blocks[-1].wide
@@ -83,8 +84,8 @@ class ResNet:
             if len(shape) > 1
         )
 
-    def _shapes(self, block: Block) -> dict[str, tuple[int, ...]]:
-        """A block's parameters, without its shortcut's."""
+    def _more(self, block: Block) -> dict[str, tuple[int, ...]]:
+        """A block's parameters beside its first convolution's, with its norm, and its shortcut's."""
         raise NotImplementedError
 
     def _block(
@@ -98,7 +99,7 @@ class ResNet:
         raise NotImplementedError
 
     def _onto(self, block: Block) -> list[tuple[str, int]]:
-        """Axes of the block's parameters, without its shortcut's, that its output's units are."""
+        """Axes of the block's parameters that are its output's units, without its shortcut's."""
         raise NotImplementedError
 
     def initial(self, generator: Generator) -> Float[Tensor, " parameters"]:
@@ -293,10 +294,9 @@ class ResNet18(ResNet):
 
     kind = "resnet18"
 
-    def _shapes(self, block: Block) -> dict[str, tuple[int, ...]]:
-        name, wide = block.name, block.wide
-        first = {f"{name}.a": (wide, block.before, 3, 3)} | _norm(f"{name}.a", wide)
-        return first | {f"{name}.b": (wide, wide, 3, 3)} | _norm(f"{name}.b", wide)
+    def _more(self, block: Block) -> dict[str, tuple[int, ...]]:
+        name = f"{block.name}.b"
+        return {name: (block.wide, block.wide, 3, 3)} | _norm(name, block.wide)
 
     def _block(
         self, x: Float[Tensor, "batch channels *pixels"], block: Block, conv: Conv, norm: Norm
@@ -324,10 +324,8 @@ class StableResNet(ResNet):
 
     kind = "stable-resnet"
 
-    def _shapes(self, block: Block) -> dict[str, tuple[int, ...]]:
-        name, wide = block.name, block.wide
-        first = {f"{name}.a": (wide, block.before, 3, 3)} | _norm(f"{name}.a", wide)
-        return first | _norm(f"{name}.sum", wide)
+    def _more(self, block: Block) -> dict[str, tuple[int, ...]]:
+        return _norm(f"{block.name}.sum", block.wide)
 
     def _block(
         self, x: Float[Tensor, "batch channels *pixels"], block: Block, conv: Conv, norm: Norm
