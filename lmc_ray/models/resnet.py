@@ -85,7 +85,7 @@ class ResNet:
         )
 
     def _more(self, block: Block) -> dict[str, tuple[int, ...]]:
-        """A block's parameters beside its first convolution's, with its norm, and its shortcut's."""
+        """A block's parameters beyond its first convolution, that one's norm, and its shortcut."""
         raise NotImplementedError
 
     def _block(
