@@ -232,6 +232,15 @@ def test_a_networks_own_configuration_comes_before_the_usual_ones(
         assert all("found" not in study.space for study in found)
 
 
+def test_paths_may_be_left_out_and_not_put_in() -> None:
+    studies = [Study(method="mcsgd"), Study(method="mcsgd", label="short", paths=False)]
+    for paths in (True, False):
+        space = {"connect_steps": 1}
+        apart = [studies[0], replace(studies[1], space=space)]
+        found = as_wished({DIGITS[0]: apart}, wishes(paths=paths))[DIGITS[0]]
+        assert [study.paths for study in found] == [paths, False]
+
+
 @pytest.mark.parametrize(
     ("benchmark", "network", "apart"),
     [

@@ -204,6 +204,14 @@ def main(
                 help="The tuned configurations that ship; no search but of what --set opens.",
             ),
         ] = False,
+        no_paths: Annotated[
+            bool,
+            typer.Option(
+                "--no-paths",
+                help="Accuracies alone: MC-SGD without companions, in half the time.",
+                hidden=not hide,
+            ),
+        ] = False,
         asynchronous: Annotated[
             bool, typer.Option("--async", help="Propose from all that is known; not repeatable.")
         ] = False,
@@ -216,7 +224,11 @@ def main(
         if pareto not in (None, "accuracy,memory"):
             raise UserError(f"--pareto {pareto}: write --pareto accuracy,memory")
         given = dict(parse(setting) for setting in settings or [])
-        wishes = Wishes(data, network, given, preset, pareto is not None, confirm_only, method)
+        if no_paths and connectivity is not None:
+            raise UserError(f"{script} is there for the paths: leave --no-paths out")
+        wishes = Wishes(
+            data, network, given, preset, pareto is not None, confirm_only, method, not no_paths
+        )
         names = benchmarks_of(benchmark, data, benchmarks)
         how = connectivity(names[0]) if callable(connectivity) else connectivity
         how = SMOKE if smoke and how else how

@@ -35,6 +35,8 @@ class Wishes:
     confirm_only: bool
     methods: Sequence[str] | None
     """Only the studies of these; None for all."""
+    paths: bool = True
+    """False: of no study, whatever the script says."""
 
 
 def benchmarks_of(
@@ -292,7 +294,7 @@ def _adjusted(studies: Sequence[Study], benchmark: str, wishes: Wishes) -> list[
         if wishes.pareto and remembers and not study.pinned:
             space["memory_per_class"] = _searched(space.get("memory_per_class"), PARETO_MEMORY)
         space |= settings
-        adjusted.append(replace(study, space=space))
+        adjusted.append(replace(study, space=space, paths=study.paths and wishes.paths))
     return sorted(adjusted, key=lambda each: order.index(each.name))
 
 
