@@ -225,6 +225,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(run: Run, mistake: str, tmp_pa
         (("--set", "initialisation=1"), "other initial weights than mcsgd: not both from init"),
         (("--set", "multitask.initialisation=0"), "not both from initialisation 0"),
         (("--seeds", "0"), "--seeds 0 keeps no minima"),
+        (("--no-paths",), "connectivity is there for the paths"),
     ],
 )
 def test_mistakes_in_what_is_kept_and_measured(

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lmc_ray.models import MLP, Network, ResNet
+from lmc_ray.models import MLP, Network, ResNet, ResNet18, StableResNet
 from lmc_ray.models.resnet import outputs
 
 BASE = 325 * 2**20
@@ -14,7 +14,7 @@ RAY = 110 * 2**20
 _STACKS = 8
 """Parameter vectors a replica: θ, velocity, gradient, a temporary, and what learners carry over."""
 
-_SAVED = 3.2
+_SAVED = {ResNet18.kind: 3.2, StableResNet.kind: 3.9}
 """What autograd keeps of each convolution: its output, normalised, and after ReLU; some twice."""
 
 _LIVE = 4
@@ -38,7 +38,7 @@ def predicted_bytes(
     if isinstance(network, ResNet):
         each = outputs(network)
         # On CPUs the forward passes come one after the other, the graphs stay until the backward.
-        training = 4 * _SAVED * sum(each) * batch_size * replicas
+        training = 4 * _SAVED[network.kind] * sum(each) * batch_size * replicas
         evaluation = 4 * _LIVE * max(each) * group
     else:
         assert isinstance(network, MLP)
