@@ -14,8 +14,8 @@ TASKS = 20
 SEEDS = 5
 _ANGLE = 9.0
 RESNETS = ("resnet18-20", "stable-resnet-20")
-"""The paper says "reduced ResNet18". Its Stable SGD's number is to our knowledge that of the paper of
-Stable SGD (arXiv:2006.06958), whose public code has the second of these under that name."""
+"""The paper says "reduced ResNet18". Its number for Stable SGD is to our knowledge that of Stable
+SGD's own paper (arXiv:2006.06958), whose public code has the second of these under that name."""
 
 
 @dataclass(frozen=True)
