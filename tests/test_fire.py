@@ -138,16 +138,6 @@ def test_workers_killed_at_every_operation_of_a_commit(calm: Calm, tmp_path: Pat
     assert all(re.search(r": [0-9a-f]{32}( [0-9a-f]{32})*$", line) for line in again)
 
 
-def test_two_drivers_of_one_sweep_on_two_rays(calm: Calm, tmp_path: Path) -> None:
-    """No lock reaches from one cluster to another; both sweeps are done all the same."""
-    root = tmp_path / "results"
-    with started(root, *NAME) as one, started(root, *NAME) as other:
-        both = one.wait(), other.wait()
-    for ended in both:
-        check_undisturbed(root, ended, calm)
-    assert committed(root) > committed(calm[0]), "the two did not meet: nothing was run twice"
-
-
 # Disks
 
 
@@ -282,6 +272,22 @@ def cluster_of(number: int) -> Iterator[tuple[Nodes, dict[str, str]]]:
         finally:
             Driver(process, Path()).kill()  # type: ignore[arg-type]
     pytest.fail("no cluster has come up")
+
+
+def test_two_drivers_of_one_sweep_on_two_rays(calm: Calm, tmp_path: Path) -> None:
+    """No lock reaches from one cluster to another; both sweeps are done all the same."""
+    root = tmp_path / "results"
+    # Both Rays are up before either begins, or one might be done before the other's is.
+    with (
+        cluster_of(2) as (_, here),
+        cluster_of(2) as (_, there),
+        started(root, *NAME, environment=here) as one,
+        started(root, *NAME, environment=there) as other,
+    ):
+        both = one.wait(), other.wait()
+    for ended in both:
+        check_undisturbed(root, ended, calm)
+    assert committed(root) > committed(calm[0]), "the two did not meet: nothing was run twice"
 
 
 def test_a_cluster_that_loses_nodes_and_its_driver(tmp_path: Path) -> None:
