@@ -232,7 +232,8 @@ def test_a_resnet_sees_its_whole_batch_and_the_mlp_does_not() -> None:
 def test_unknown_networks(name: str, says: str) -> None:
     with pytest.raises(UserError, match=says) as caught:
         build(name, SHAPE, CLASSES)
-    assert "stable-resnet-20" in str(caught.value) or "even" in str(caught.value)
+    said = str(caught.value)
+    assert "even" in said or ("resnet18-20" in said and "stable-resnet-20" in said)
 
 
 def test_shapes_are_checked_while_the_tests_run() -> None:

@@ -26,7 +26,8 @@ DIGITS = ("rotated-digits", "permuted-digits")
 
 def wishes(**changes: Any) -> Wishes:
     nothing = {"data": None, "network": None, "settings": {}, "preset": None, "methods": None}
-    return Wishes(**(nothing | {"pareto": False, "confirm_only": False} | changes))
+    usual = {"pareto": False, "confirm_only": False, "paths": True}
+    return Wishes(**(nothing | usual | changes))
 
 
 @pytest.mark.parametrize(
@@ -233,11 +234,10 @@ def test_a_networks_own_configuration_comes_before_the_usual_ones(
 
 
 def test_paths_may_be_left_out_and_not_put_in() -> None:
-    studies = [Study(method="mcsgd"), Study(method="mcsgd", label="short", paths=False)]
+    short = Study(method="mcsgd", label="short", space={"connect_steps": 1}, paths=False)
     for paths in (True, False):
-        space = {"connect_steps": 1}
-        apart = [studies[0], replace(studies[1], space=space)]
-        found = as_wished({DIGITS[0]: apart}, wishes(paths=paths))[DIGITS[0]]
+        asked = wishes(paths=paths)
+        found = as_wished({DIGITS[0]: [Study(method="mcsgd"), short]}, asked)[DIGITS[0]]
         assert [study.paths for study in found] == [paths, False]
 
 

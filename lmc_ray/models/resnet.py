@@ -3,6 +3,7 @@
 Two kinds of them, which differ in what a block is.
 """
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
 from math import prod, sqrt
@@ -45,7 +46,7 @@ class Block(NamedTuple):
         return self.stride != 1 or self.before != self.wide
 
 
-class ResNet:
+class ResNet(ABC):
     """A stem, eight blocks in four stages, and a head; see `ResNet18` and `StableResNet`.
 
     Batch normalisation keeps no running statistics: every forward pass normalises by its own batch,
@@ -84,23 +85,23 @@ class ResNet:
             if len(shape) > 1
         )
 
+    @abstractmethod
     def _more(self, block: Block) -> dict[str, tuple[int, ...]]:
         """A block's parameters beyond its first convolution, that one's norm, and its shortcut."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _block(
         self, x: Float[Tensor, "batch channels *pixels"], block: Block, conv: Conv, norm: Norm
     ) -> Float[Tensor, "batch _channels *_pixels"]:
         """What a block hands on."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _inside(self, block: Block) -> list[list[tuple[str, int]]]:
         """Axes of the units that only this block sees, a list for each group of units."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _onto(self, block: Block) -> list[tuple[str, int]]:
         """Axes of the block's parameters that are its output's units, without its shortcut's."""
-        raise NotImplementedError
 
     def initial(self, generator: Generator) -> Float[Tensor, " parameters"]:
         """Convolutions and head uniform in ±1/√fan_in, normalisation scale 1 and shift 0."""

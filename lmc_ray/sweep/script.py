@@ -227,7 +227,14 @@ def main(
         if no_paths and connectivity is not None:
             raise UserError(f"{script} is there for the paths: leave --no-paths out")
         wishes = Wishes(
-            data, network, given, preset, pareto is not None, confirm_only, method, not no_paths
+            data=data,
+            network=network,
+            settings=given,
+            preset=preset,
+            pareto=pareto is not None,
+            confirm_only=confirm_only,
+            methods=method,
+            paths=not no_paths,
         )
         names = benchmarks_of(benchmark, data, benchmarks)
         how = connectivity(names[0]) if callable(connectivity) else connectivity

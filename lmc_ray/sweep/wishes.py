@@ -35,7 +35,7 @@ class Wishes:
     confirm_only: bool
     methods: Sequence[str] | None
     """Only the studies of these; None for all."""
-    paths: bool = True
+    paths: bool
     """False: of no study, whatever the script says."""
 
 
