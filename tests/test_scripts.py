@@ -502,7 +502,7 @@ def test_what_a_sweep_says_at_its_end(
 
     monkeypatch.setattr("lmc_ray.sweep.script.run_sweep", all_diverge)
     ended = run("--results", "my results", "--trials", "2", script=SWEEPS / "continual.py")
-    assert ended.status == 0
+    assert ended.status == 1
     assert "--what barriers" not in ended.out  # there are none
     assert re.search(r"query 'my results' --sweep continual-\S+ \"SELECT", ended.out)
     assert ended.err.startswith("Stable SGD: no trial came to its end")

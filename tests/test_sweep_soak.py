@@ -342,7 +342,7 @@ def test_a_preset_and_settings_that_name_their_method(tmp_path: Path) -> None:
 def test_a_sweep_whose_every_cell_diverges(tmp_path: Path) -> None:
     root = tmp_path / "results"
     ended = sweep(root, *NAME, "--set", "learning_rate=1e30", "--trials", "2", "--seeds", "2")
-    assert ended.status == 0, ended.err
+    assert ended.status == 1, ended.err
     assert re.fullmatch("MC-SGD: no trial came to its end .*\n", ended.err)
     assert defects(root) == []
     sql = "SELECT method, status, count(*) FROM runs WHERE purpose = 'confirm' GROUP BY ALL"
@@ -435,3 +435,6 @@ def test_what_fails_for_good_is_told_and_the_rest_reported(tmp_path: Path) -> No
     assert "Stable SGD" in ended.tables
     assert "interrupted" not in ended.err
     assert defects(root) == []
+    again = sweep(root, *NAME, "--trials", "2")
+    assert again.status == 1, "its trials have failed, here and now too"
+    assert re.fullmatch("MC-SGD: no trial came to its end .*\n", again.err)

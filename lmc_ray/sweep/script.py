@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from lmc_ray.command import INTERRUPTED, run
+from lmc_ray.command import FAILED, INTERRUPTED, run
 from lmc_ray.errors import FailedError, UserError
 from lmc_ray.home import expanded
 from lmc_ray.interrupts import INTERRUPT
@@ -92,8 +92,8 @@ def main(
     """Run a sweep script: parse its options, run the studies, print the tables.
 
     The script's docstring is its help. Exit status: 0 done, 1 done but for what failed again and
-    again (for want of memory, say), 2 a mistake of the user's (one line on standard error), 130
-    interrupted.
+    again (for want of memory, say) or for studies none of whose trials came to its end, 2 a mistake
+    of the user's (one line on standard error), 130 interrupted.
 
     Args:
         studies: what to search and confirm; several of a method have labels.
@@ -355,7 +355,8 @@ def main(
                     f"{title}: what an earlier start confirmed, with other --trials, is in the"
                     f" tables as well; chosen now: {chosen}"
                 )
-        for title in _unconfirmed(runs):
+        unconfirmed = _unconfirmed(runs)
+        for title in unconfirmed:
             print(
                 f"{title}: no trial came to its end (see trials), so none is confirmed: "
                 "change its space",
@@ -366,6 +367,8 @@ def main(
         if not whole:
             print(f"interrupted: the same command goes on (--name {sweep})", file=sys.stderr)
             raise typer.Exit(INTERRUPTED)
+        if unconfirmed:
+            raise typer.Exit(FAILED)
 
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command(help=text)(command)
