@@ -17,7 +17,7 @@ from lmc_ray.sweep.declared import check_studies
 from lmc_ray.sweep.proposals import History
 from lmc_ray.sweep.space import distributions, fixed
 from lmc_ray.sweep.tuned import tuned
-from lmc_ray.sweep.wishes import Wishes, as_wished, benchmarks_of
+from lmc_ray.sweep.wishes import Wishes, as_wished, benchmarks_of, borrowed
 
 PAPER = runpy.run_path(str(Path(__file__).parent.parent / "sweeps" / "paper.py"))
 DECLARED = PAPER["BENCHMARKS"]
@@ -275,6 +275,19 @@ def test_what_ships_may_be_searched_around(
     (found,) = as_wished({DIGITS[0]: [Study(method="mcsgd")]}, asked)[DIGITS[0]]
     rate = shipped[DIGITS[0], "mcsgd"]["learning_rate"]
     assert found.space == {"epochs": 5, "learning_rate": rate, "dropout": Range(0.0, 0.2)}
+
+
+def test_what_was_tuned_with_another_network_is_named() -> None:
+    cifar = "split-cifar100"
+    declared = {cifar: PAPER["studies"](cifar)}
+    asked = wishes(confirm_only=True, network="stable-resnet-20")
+    (line,) = borrowed(declared, asked)
+    names = "ewc, agem, er, multitask"
+    assert line == f"on {cifar} tuned with resnet18-20, not stable-resnet-20: {names}"
+    assert borrowed(declared, replace(asked, methods=["mcsgd", "stable-sgd"])) == []
+    assert borrowed(declared, replace(asked, confirm_only=False)) == []
+    assert borrowed(declared, replace(asked, network="resnet18-20")) == []
+    assert borrowed(declared, replace(asked, network=None)) == []
 
 
 def test_what_searches_nothing_is_confirmed_as_it_stands() -> None:

@@ -44,6 +44,7 @@ from lmc_ray.sweep.wishes import (
     as_wished,
     batch_sizes,
     benchmarks_of,
+    borrowed,
     check_floor,
     check_memory,
 )
@@ -239,7 +240,8 @@ def main(
         names = benchmarks_of(benchmark, data, benchmarks)
         how = connectivity(names[0]) if callable(connectivity) else connectivity
         how = SMOKE if smoke and how else how
-        chosen = as_wished({each: _studies_on(each, studies) for each in names}, wishes)
+        declared = {each: _studies_on(each, studies) for each in names}
+        chosen = as_wished(declared, wishes)
         courses: list[_Course] = []
         for each, wished in chosen.items():
             opened = open_place(each, 2 if smoke else tasks, data, angle, network)
@@ -312,6 +314,8 @@ def main(
             if course.protocol.keep_minima:
                 rooms.append(room(own, course.opened.benchmark))
             runs += own
+        for line in borrowed(declared, wishes):
+            console.out(line)
         if rooms:
             number, size = map(sum, zip(*rooms, strict=True))
             of = " for each point of the front" if pareto else ""

@@ -24,3 +24,8 @@ def tuned(benchmark: str, study: str, network: str | None = None) -> dict[str, A
     places = [benchmark] if network is None else [f"{benchmark} {network}", benchmark]
     found = next((each for place in places if (each := _all().get(place, {}).get(study))), None)
     return found and {name: value for name, value in found.items() if name != "found"}
+
+
+def tuned_with(benchmark: str, study: str, network: str) -> bool:
+    """Whether a study has a configuration that was found with just this network."""
+    return study in _all().get(f"{benchmark} {network}", {})

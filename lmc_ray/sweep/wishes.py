@@ -11,7 +11,7 @@ from lmc_ray.learners import METHODS, hyperparameters
 from lmc_ray.learners.presets import preset as preset_values
 from lmc_ray.sweep.declared import Study, check_apart, check_studies
 from lmc_ray.sweep.space import Range, distributions
-from lmc_ray.sweep.tuned import tuned
+from lmc_ray.sweep.tuned import tuned, tuned_with
 from lmc_ray.tables.groups import called
 
 DEFAULT_BENCHMARK = "rotated-digits"
@@ -90,6 +90,30 @@ def as_wished(studies: ByBenchmark, wishes: Wishes) -> dict[str, list[Study]]:
     if wishes.confirm_only:
         _check_tuned(chosen, wishes.network)
     return {benchmark: each for benchmark, each in chosen.items() if each}
+
+
+def borrowed(studies: ByBenchmark, wishes: Wishes) -> list[str]:
+    """Which of the configurations that ship were tuned with another network, a line a benchmark.
+
+    Args:
+        studies: as the script declares them.
+        wishes: the command line's.
+    """
+    network, found = wishes.network, list[str]()
+    for benchmark, each in studies.items():
+        usual = defaults(benchmark, data=wishes.data).network
+        if network is None or network == usual:
+            continue
+        names = [
+            study.name
+            for study in _chosen(list(each), wishes.methods)
+            if study.control is None
+            and _as_shipped(study, benchmark, wishes)
+            and not tuned_with(benchmark, _shipped_as(study), network)
+        ]
+        if names:
+            found.append(f"on {benchmark} tuned with {usual}, not {network}: {', '.join(names)}")
+    return found
 
 
 def check_memory(study: Study, benchmark: Benchmark) -> None:
@@ -315,13 +339,17 @@ def _space(study: Study, benchmark: str, wishes: Wishes, others: Sequence[Study]
         like = next(other for other in others if other.name == study.control)
         own = _fields(study.method)
         return {name: value for name, value in like.space.items() if name in own} | {**study.space}
+    shipped = _as_shipped(study, benchmark, wishes)
+    return dict(study.space) if shipped is None else shipped
+
+
+def _as_shipped(study: Study, benchmark: str, wishes: Wishes) -> dict[str, Any] | None:
+    """What ships for a study that is to be as it ships; None where it is not, or nothing does."""
     # Where nothing is searched the script has said what to confirm.
     said = study.space and not _searches(study)
-    if (study.tuned or (wishes.confirm_only and not said)) and not study.pinned:
-        found = _shipped(study, benchmark, wishes.network)
-        if found is not None:
-            return found
-    return dict(study.space)
+    if study.pinned or not (study.tuned or (wishes.confirm_only and not said)):
+        return None
+    return _shipped(study, benchmark, wishes.network)
 
 
 def _searches(study: Study) -> bool:
@@ -329,8 +357,13 @@ def _searches(study: Study) -> bool:
 
 
 def _shipped(study: Study, benchmark: str, network: str | None) -> dict[str, Any] | None:
-    """What ships for a study: by its name, or by its method where it says that it is tuned."""
-    return tuned(benchmark, study.method if study.tuned else study.name, network)
+    """What ships for a study, if anything does."""
+    return tuned(benchmark, _shipped_as(study), network)
+
+
+def _shipped_as(study: Study) -> str:
+    """By its name, or by its method where it says that it is tuned."""
+    return study.method if study.tuned else study.name
 
 
 def _searched(value: Any, default: Range) -> Any:
