@@ -267,6 +267,7 @@ def nights(rng: np.random.Generator) -> list[dict[str, Any]]:
             "night": f"2026-11-{day:02d}",
             "method": method,
             "benchmark": "rotated-digits",
+            "configuration": json.dumps({"method": method, "epochs": 5 if day < 15 else 6}),
             "seeds": 3,
             "mean": (mean := end - 0.05 * (day == 19) + float(rng.normal(0, 0.005))),
             "low": mean - 0.02,

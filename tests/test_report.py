@@ -472,6 +472,10 @@ def test_nights(exhibits: dict[str, Exhibit]):
     assert sheet
     assert sheet.rows[0][0] == "2026-11-20"
     assert [row[-1] for row in sheet.rows if row[0] == "2026-11-19"] == ["regressed"] * 2
+    changed = "has another configuration since 2026-11-15: epochs 6 instead of 5"
+    assert exhibits["nights"].notes[-2:] == [
+        f"{method} on rotated-digits {changed}" for method in ("MC-SGD", "Stable SGD")
+    ]
 
 
 def test_nights_are_drawn_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

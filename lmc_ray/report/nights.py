@@ -1,6 +1,8 @@
 """The nights: accuracy night by night, and the verdicts."""
 
+import json
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from lmc_ray.report import palette
@@ -18,7 +20,7 @@ _MOST_ROWS = 60
 _SQL = """
 SELECT night, method, benchmark, seeds, mean, low, high, difference, difference_low,
     difference_high, p, anchors, anchor_difference, anchor_low, anchor_high, anchor_p,
-    false_alarms, minimum_effect, verdict, version
+    false_alarms, minimum_effect, verdict, version, configuration
 FROM nights WHERE sweep = {sweep}
 ORDER BY night, benchmark, method
 """
@@ -47,7 +49,7 @@ def nights(database: "duckdb.DuckDBPyConnection", sweep: str) -> Section | None:
             ("night", *NIGHT_COLUMNS),
             [(row["night"], *night_cells(row)) for row in rows[::-1][:_MOST_ROWS]],
         ),
-        notes=_notes(rows),
+        notes=[*_notes(rows), *_changes(by_benchmark)],
     )
     return Section("The nights", [exhibit])
 
@@ -85,3 +87,23 @@ def _notes(rows: Sequence[Row]) -> list[str]:
     if len(rows) > _MOST_ROWS:
         notes.append(f"the latest {_MOST_ROWS} of {len(rows)} rows; the SQL has them all")
     return notes
+
+
+def _changes(by_benchmark: dict[str, dict[str, list[Row]]]) -> list[str]:
+    """Where a curve goes on with another configuration, and what is another in it."""
+    found: list[str] = []
+    for benchmark, by_method in by_benchmark.items():
+        for method, rows in by_method.items():
+            for before, now in pairwise(rows):
+                old, new = (json.loads(row["configuration"]) for row in (before, now))
+                changes = [
+                    f"{name} {new.get(name)} instead of {old.get(name)}"
+                    for name in sorted(old.keys() | new.keys())
+                    if old.get(name) != new.get(name)
+                ]
+                if changes:
+                    found.append(
+                        f"{METHODS.get(method, method)} on {benchmark} has another configuration"
+                        f" since {now['night']}: {', '.join(changes)}"
+                    )
+    return found
