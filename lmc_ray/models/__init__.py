@@ -8,7 +8,17 @@ from lmc_ray.models.network import Factors, Network
 from lmc_ray.models.resnet import ResNet, ResNet18, StableResNet
 from lmc_ray.models.symmetry import Symmetry
 
-__all__ = ["MLP", "Factors", "Network", "ResNet", "ResNet18", "StableResNet", "Symmetry", "build"]
+__all__ = [
+    "MLP",
+    "Factors",
+    "Network",
+    "ResNet",
+    "ResNet18",
+    "StableResNet",
+    "Symmetry",
+    "build",
+    "normalises",
+]
 
 
 def build(name: str, image_shape: tuple[int, ...], classes: int) -> Network:
@@ -31,3 +41,8 @@ def build(name: str, image_shape: tuple[int, ...], classes: int) -> Network:
         f"unknown network '{name}': write mlp-<width>-<width>, e.g. mlp-256-256, resnet18-20 or"
         " stable-resnet-20"
     )
+
+
+def normalises(name: str) -> bool:
+    """Whether the network of a name normalises by its batch, as the residual ones do."""
+    return not name.startswith("mlp")

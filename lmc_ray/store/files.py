@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pyarrow as pa
 from pyarrow import fs
 
-from lmc_ray.errors import UserError
+from lmc_ray.errors import UnavailableError, UserError
 from lmc_ray.home import expanded
 
 SUFFIX = ".parquet"
@@ -27,6 +27,10 @@ COMPACTED = "compacted-"
 """How the name of every file of a compaction begins; no attempt's does."""
 _OBJECT_STORES = ("s3", "gcs", "abfs")
 _SECRET = re.compile("key|secret|token|password|credential|signature", re.IGNORECASE)
+
+
+_MISTAKEN = (PermissionError, FileExistsError, FileNotFoundError, NotADirectoryError)
+"""What no second try would find otherwise."""
 
 
 class GoneError(UserError):
@@ -79,6 +83,7 @@ def open_root(root: str) -> tuple[fs.FileSystem, str]:
 
     Raises:
         UserError: no file system can be made from the URI, or it carries a secret.
+        UnavailableError: the file system does not answer.
     """
     if not root:
         raise UserError("the results root is empty: give a folder or a URI such as s3://bucket/lmc")
@@ -98,7 +103,8 @@ def open_root(root: str) -> tuple[fs.FileSystem, str]:
     try:
         filesystem, path = fs.FileSystem.from_uri(uri)
     except (OSError, ValueError, pa.ArrowException) as problem:
-        raise UserError(f"cannot open the results root {root}: {one_line(problem)}") from None
+        what = f"cannot open the results root {root}: {one_line(problem)}"
+        raise kind_of(problem)(what) from None
     if not path.strip("/") and not isinstance(filesystem, fs.LocalFileSystem):
         raise UserError(f"the results root {root} names no bucket: is a variable in it empty?")
     return filesystem, path.rstrip("/")
@@ -126,17 +132,24 @@ def one_line(problem: BaseException) -> str:
     return " ".join(str(problem).split()) or type(problem).__name__
 
 
+def kind_of(problem: Exception) -> type[UserError]:
+    """Of error: whether the same command may find the file system willing later."""
+    away = isinstance(problem, OSError) and not isinstance(problem, _MISTAKEN)
+    return UnavailableError if away else UserError
+
+
 def list_folder(filesystem: fs.FileSystem, folder: str) -> list[DataFile]:
     """Every file below a folder by path, temporary ones included; none where it is missing.
 
     Raises:
-        UserError: the folder cannot be listed: no permission, no connection.
+        UserError: the folder cannot be listed: no permission.
+        UnavailableError: nor reached.
     """
     selector = fs.FileSelector(folder, recursive=True, allow_not_found=True)
     try:
         found = [i for i in filesystem.get_file_info(selector) if i.type == fs.FileType.File]
     except OSError as problem:
-        raise UserError(f"cannot list {folder}: {one_line(problem)}") from None
+        raise kind_of(problem)(f"cannot list {folder}: {one_line(problem)}") from None
     return sorted((DataFile(i.path, i.size) for i in found), key=lambda f: f.path)
 
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from lmc_ray.errors import UserError
-from lmc_ray.store.files import DataFile, GoneError, missing, one_line, workers
+from lmc_ray.store.files import DataFile, GoneError, kind_of, missing, one_line, workers
 from lmc_ray.store.schemas import SCHEMA_VERSION, TABLES, VERSION_KEY
 
 MANIFEST_KEY = b"lmc_ray.files"
@@ -87,7 +87,7 @@ def fetch(filesystem: fs.FileSystem, file: DataFile) -> pa.Buffer:
         with filesystem.open_input_file(file.path) as source:
             return source.read_buffer()
     except OSError as problem:
-        kind = GoneError if missing(filesystem, [file.path]) else UserError
+        kind = GoneError if missing(filesystem, [file.path]) else kind_of(problem)
         raise kind(f"cannot read {file.path}: {one_line(problem)}") from None
 
 

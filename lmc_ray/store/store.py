@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from lmc_ray.errors import UserError
 from lmc_ray.store import commit, snapshot, views, weights
 from lmc_ray.store.compact import Compacted, compact
-from lmc_ray.store.files import one_line, open_root, write_whole
+from lmc_ray.store.files import kind_of, one_line, open_root, write_whole
 from lmc_ray.store.listing import Listing, data_files, look
 from lmc_ray.store.schemas import CELL_TABLES, LOOSE_TABLES, TABLES, with_defaults
 from lmc_ray.store.verify import Finding, verify_cells, verify_files, verify_weights
@@ -46,7 +46,7 @@ class Store:
             write_whole(self._filesystem, probe, b"lmc-ray\n")
             self._filesystem.delete_file(probe)
         except (OSError, pa.ArrowException) as problem:
-            raise UserError(
+            raise kind_of(problem)(
                 f"cannot write to the results root {self.root} ({one_line(problem)}): "
                 "give another with --results, or make this one writable"
             ) from None

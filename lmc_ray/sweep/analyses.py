@@ -1,7 +1,7 @@
 """Analyses as cells: what is measured between which kept minima, its identity, and the usual plan.
 
 The plan follows from what the root holds. Everything that a trio allows is measured; other methods'
-minima give the paths and similarities of their own sequence.
+minima give the paths of their own sequence.
 """
 
 import hashlib
@@ -61,6 +61,22 @@ class Connectivity:
     """Of Lanczos' method."""
     similarity_examples: int = 2_000
     """Test images for CKA, at most all."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no worker could do.
+
+        Raises:
+            UserError: a number is too small, or more eigenpairs are wanted than steps taken.
+        """
+        least = {"points": 2, "plane_points": 2}
+        for name, value in vars(self).items():
+            if isinstance(value, int) and value < (low := least.get(name, 1)):
+                raise UserError(f"Connectivity: {name} must be at least {low}, got {value}")
+        if self.eigenpairs > self.max_steps:
+            raise UserError(
+                f"Connectivity: eigenpairs={self.eigenpairs} is more than max_steps="
+                f"{self.max_steps}: each takes a step of Lanczos' method at least"
+            )
 
 
 SMOKE = Connectivity(
@@ -224,7 +240,8 @@ def _of_seed(seed: _Seed, how: Connectivity) -> list[Analysis]:
     lines: list[tuple[str, int, str, int, int]] = []
     if {"sequential", "multitask"} <= names:
         lines += [("sequential", first, "multitask", task, first) for task in later]
-        lines += [("sequential", task, "multitask", task, task) for task in later]
+        # After task 1 they are the same point.
+        lines += [("sequential", task, "multitask", task, task) for task in tasks if task > 1]
     for name in sorted(names - {"inner", "multitask"}):
         lines += [(name, first, name, task, first) for task in later]
         lines += [(name, task, name, last, task) for task in tasks[1:-1]]

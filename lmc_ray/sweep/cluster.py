@@ -14,6 +14,7 @@ from ray._private import ray_constants
 from ray.exceptions import TaskUnschedulableError, WorkerCrashedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from lmc_ray.benchmarks import cache
 from lmc_ray.errors import UnavailableError, UserError
 from lmc_ray.store.files import one_line
 
@@ -56,6 +57,8 @@ def connect() -> Resources:
     address = os.environ.get("RAY_ADDRESS") or ("auto" if HEAD_MARK.expanduser().exists() else "")
     joined = address not in ("", "local")
     most = {name: _most(name) if joined else 0 for name in ("CPU", "GPU")}
+    if os.environ.get("LMC_CACHE"):  # workers run in other folders
+        os.environ["LMC_CACHE"] = str(cache.root())
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Tune would otherwise write each result three times over, to files that nobody reads.
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")

@@ -11,7 +11,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from lmc_ray.errors import UserError
+from lmc_ray.errors import UnavailableError, UserError
 from lmc_ray.interrupts import INTERRUPT
 from lmc_ray.store import Store
 from lmc_ray.store.files import one_line
@@ -357,10 +357,25 @@ class Conductor(Searcher):
             if cell.id in self._elsewhere and cell.id not in self.ledger:
                 other = self._elsewhere[cell.id]
                 if other not in self._outcomes:
-                    self._outcomes[other] = stored_outcomes(self.store, other, self.chances)
+                    self._outcomes[other] = self._stored(other)
                 self.ledger[cell.id] = self._outcomes[other][cell.id]
                 self.links[cell.id] = {"study": block.study, "trial": block.trial}
                 tell_block("taken over", block, f"from sweep {other}", [cell.id])
+
+    def _stored(self, sweep: str) -> dict[str, Outcome]:
+        """The outcomes of another sweep's cells, in several tries if it must be.
+
+        Raises:
+            UnavailableError: the root has been out of reach for too long.
+        """
+        backoff = Backoff(self.workplace.patience)
+        while True:
+            try:
+                return stored_outcomes(self.store, sweep, self.chances)
+            except UnavailableError as problem:
+                self._wait_for_root(str(problem))
+                if not backoff.wait():
+                    raise
 
     def _commit(self) -> None:
         """Commit what has come up, in several tries if it must be; `problem` says if in vain."""

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from itertools import product
 
 import torch
 
@@ -9,8 +10,12 @@ from lmc_ray.benchmarks import Benchmark
 from lmc_ray.errors import UserError
 from lmc_ray.learners import Setting, hyperparameters
 from lmc_ray.models import build
+from lmc_ray.sweep.space import ends
 from lmc_ray.sweep.study import StudyRun
 from lmc_ray.training import Measurement, Training
+
+_DECIDING = ("continue_from", "multitask_schedule", "replay_batch_size")
+"""The hyperparameters that decide which minima there are."""
 
 
 def tasks_to_keep(text: str | None, tasks: int) -> tuple[int, ...]:
@@ -33,8 +38,11 @@ def tasks_to_keep(text: str | None, tasks: int) -> tuple[int, ...]:
     return chosen
 
 
-def minima_of(study: StudyRun, benchmark: Benchmark) -> list[tuple[str, int]]:
-    """Everything that one confirmed seed of a study keeps: minimum, after task."""
+def minima_of(study: StudyRun, benchmark: Benchmark) -> list[list[tuple[str, int]]]:
+    """Everything that one confirmed seed of a study keeps: minimum, after task.
+
+    A list for each configuration that the search may choose, as far as that decides.
+    """
     protocol = study.protocol
     place, keep, paths = protocol.place, protocol.keep_minima, study.path_points
     network = build(place.network, benchmark.image_shape, benchmark.classes)
@@ -42,15 +50,22 @@ def minima_of(study: StudyRun, benchmark: Benchmark) -> list[tuple[str, int]]:
     setting = Setting(benchmark, network, "full", torch.device("cpu"), dtype)
     measurement = Measurement("test", place.evaluation_group, paths, keep)
     method = study.study.method
-    values = hyperparameters(method, study.fixed)
-    learner = Training(setting, method, [values], [0], measurement).learner
-    return [(name, task) for task in keep for name in learner.minima(task)]
+    searched = {name: ends(study.space[name]) for name in _DECIDING if name in study.space}
+    found: list[list[tuple[str, int]]] = []
+    for choice in product(*searched.values()):
+        values = hyperparameters(method, study.fixed | dict(zip(searched, choice, strict=True)))
+        learner = Training(setting, method, [values], [0], measurement).learner
+        found.append([(name, task) for task in keep for name in learner.minima(task)])
+    return found
 
 
 def room(studies: Sequence[StudyRun], benchmark: Benchmark) -> tuple[int, int]:
-    """How many minima the confirmed seeds keep (of one configuration a study), and their bytes."""
+    """How many minima the confirmed seeds keep (of one configuration a study), and their bytes.
+
+    At most: see `minima_of`.
+    """
     place = studies[0].protocol.place
     network = build(place.network, benchmark.image_shape, benchmark.classes)
     each = network.layout.size * getattr(torch, place.dtype).itemsize
-    number = sum(study.protocol.seeds * len(minima_of(study, benchmark)) for study in studies)
+    number = sum(s.protocol.seeds * max(map(len, minima_of(s, benchmark))) for s in studies)
     return number, number * each

@@ -96,7 +96,9 @@ def main(
         ] = None,
         gpus_per_trial: Annotated[
             float | None,
-            typer.Option(help="GPU share of a block; default 0.25 where there are any."),
+            typer.Option(
+                help="GPU share of a block; default, where there are any: 0.25, ResNets 1."
+            ),
         ] = None,
         replicas: Annotated[
             int | None, typer.Option(help="Fresh seeds a stack; default 2, on GPUs 32.")
@@ -115,7 +117,8 @@ def main(
             raise UserError(f"--false-alarms must be in (0, 1), got {false_alarms:g}")
         if not 0 <= minimum_effect < 100:
             raise UserError(f"--minimum-effect must be in [0, 100), got {minimum_effect:g}")
-        rule = Rule(false_alarms, minimum_effect / 100, window, since and _date("since", since))
+        start = None if since is None else _date("since", since)
+        rule = Rule(false_alarms, minimum_effect / 100, window, start)
         tonight = _tonight(night)
         if rule.since is not None and rule.since > tonight:
             raise UserError(

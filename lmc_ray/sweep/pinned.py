@@ -13,6 +13,7 @@ from lmc_ray.learners import METHODS, hyperparameters
 from lmc_ray.learners.hyperparameters import SGD
 from lmc_ray.sweep.cells import Cell, Place, configuration, place_of
 from lmc_ray.sweep.place import open_place
+from lmc_ray.sweep.wishes import apart
 from lmc_ray.tables.groups import Group, confirmed
 
 if TYPE_CHECKING:
@@ -200,11 +201,11 @@ def _from_entry(entry: Any, data: str | None) -> Pinned:
     values = {name: value for name, value in entry.items() if name in known}
     angle = float(entry["angle"]) if "angle" in entry else None
     opened = open_place(source, entry.get("tasks"), data, angle, entry.get("network"))
-    epochs = {"epochs": defaults(source, data=data).epochs}
+    usual = {"epochs": defaults(source, data=data).epochs, **apart(opened.place.network, method)}
     return Pinned(
         method=method,
         place=opened.place,
-        hyperparameters=hyperparameters(method, epochs | values),
+        hyperparameters=hyperparameters(method, usual | values),
         benchmark=opened.benchmark,
         source=opened.source,
     )

@@ -1,5 +1,6 @@
 """Where cells learn: a benchmark, opened as the user asks for it, and a share of a cluster."""
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -9,7 +10,7 @@ from lmc_ray.benchmarks import Benchmark, defaults, load
 from lmc_ray.benchmarks.locate import is_path
 from lmc_ray.errors import UserError
 from lmc_ray.home import expanded
-from lmc_ray.models import build
+from lmc_ray.models import build, normalises
 from lmc_ray.sweep.backoff import patience
 from lmc_ray.sweep.cells import Place
 from lmc_ray.sweep.cluster import Resources
@@ -54,7 +55,12 @@ def open_place(
 def _from_anywhere(benchmark: str) -> str:
     """The benchmark's name for workers, which run in other folders: a path in it made absolute."""
     family, dash, word = benchmark.partition("-")
-    return f"{family}{dash}{expanded(word).resolve()}" if is_path(word) else benchmark
+    return f"{family}{dash}{_absolute(word)}" if is_path(word) else benchmark
+
+
+def _absolute(path: str) -> str:
+    """With its links left in: other nodes may have others, and mount what the user names."""
+    return os.path.abspath(expanded(path))  # noqa: PTH100 - `absolute` leaves '..' in
 
 
 def workplace_of(
@@ -67,7 +73,7 @@ def workplace_of(
     """
 
     def absolute(path: str) -> str:
-        return path if urlsplit(path).scheme else str(expanded(path).resolve())
+        return path if urlsplit(path).scheme else _absolute(path)
 
     where = absolute(data) if data else None
     return Workplace(sweep, absolute(results), where, sources, patience=patience())
@@ -141,7 +147,7 @@ def machine_for(
     share = gpus_per_trial
     if share is None:
         # A stack of MLPs waits for its worker's core; one of convolutional networks fills a GPU.
-        share = (0.25 if network.startswith("mlp") else 1.0) if resources.gpus else 0.0
+        share = (1.0 if normalises(network) else 0.25) if resources.gpus else 0.0
     if share > 1:
         raise UserError(f"--gpus-per-trial {share:g}: a trial trains on one GPU, or shares it")
     if share > resources.gpus:

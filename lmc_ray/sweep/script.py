@@ -275,7 +275,8 @@ def main(
                 _check_settled(each)
                 if path and each.study.control is None:
                     images = course.opened.benchmark
-                    check_paths(path, minima_of(each, images), images.tasks)
+                    for kept in minima_of(each, images):
+                        check_paths(path, kept, images.tasks)
             for study in course.studies:
                 check_memory(study, course.opened.benchmark)
                 check_floor(study)
@@ -288,6 +289,8 @@ def main(
         kinds = kinds_of(measure)
         if connectivity is None and (measure or path):
             raise UserError(f"{script} measures no kept minima: see sweeps/connectivity.py")
+        if path and "path" not in kinds:
+            raise UserError(f"--path {path[0]}: add --measure path, or no path is measured")
         workplace = workplace_of(sweep, results, data, sources)
         store.check_writable()
 
@@ -356,8 +359,8 @@ def main(
         with store.database(sweep) as database:
             for title, chosen in superseded(database, runs):
                 console.out(
-                    f"{title}: what an earlier start confirmed, with other --trials, is in the"
-                    f" tables as well; chosen now: {chosen}"
+                    f"{title}: what an earlier start chose (with other --trials, say) and"
+                    f" confirmed is in the tables as well; chosen now: {chosen}"
                 )
         unconfirmed = _unconfirmed(runs)
         for title in unconfirmed:

@@ -28,6 +28,9 @@ class Range:
     log: bool = False
 
 
+_LARGE = 2**63
+"""No hyperparameter is a larger whole number, and the largest of these are no float either."""
+
 Space = Mapping[str, Any]
 """Hyperparameter → a `Range`, a list of choices, or one fixed value.
 
@@ -50,9 +53,9 @@ def distributions(method: str, space: Space) -> dict[str, BaseDistribution]:
                 raise UserError(f"range of {name} from {value.low} to {value.high}: {hint}")
             if value.low == value.high:
                 raise UserError(f"range of {name} is empty: write {name}={value.low} to fix it")
-            ends = [value.low, value.high]
+            tried = [value.low, value.high]
             real = name in known and known[name].metadata.get("numeric")
-            whole = not real and all(isinstance(end, int) for end in ends)
+            whole = not real and all(isinstance(end, int) for end in tried)
             found[name] = (
                 IntDistribution(int(value.low), int(value.high), log=value.log)
                 if whole
@@ -61,11 +64,11 @@ def distributions(method: str, space: Space) -> dict[str, BaseDistribution]:
         elif isinstance(value, list):
             if not value:
                 raise UserError(f"no choices for {name}: give at least one value")
-            ends = value
+            tried = value
             found[name] = CategoricalDistribution(value)
         else:
-            ends = [value]
-        for end in ends:
+            tried = [value]
+        for end in tried:
             hyperparameters(method, {name: end})
             if isinstance(end, float) and not isfinite(end):
                 raise UserError(f"{name} must be finite, got {end:g}")
@@ -78,6 +81,14 @@ def holds(distribution: BaseDistribution, value: Any) -> bool:
         number = type(value) in (int, float)
         return number and distribution.low <= value <= distribution.high
     return isinstance(distribution, CategoricalDistribution) and value in distribution.choices
+
+
+def ends(distribution: BaseDistribution) -> tuple[Any, ...]:
+    """The choices of a searched hyperparameter, or the ends of its range."""
+    if isinstance(distribution, CategoricalDistribution):
+        return tuple(distribution.choices)
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    return distribution.low, distribution.high
 
 
 def overlap(one: Any, other: Any) -> bool:
@@ -123,7 +134,8 @@ def _scalar(text: str) -> Any:
         return words[text.lower()]
     for kind in (int, float):
         try:
-            return kind(text)
+            number = kind(text)
         except ValueError:
             continue
+        return number if abs(number) < _LARGE else float(text)  # as inf it is refused by name
     return text

@@ -243,7 +243,7 @@ class StudyRun:
                 params |= nothing.propose(number, sweep_seed)
         else:
             params = self._history.propose(number, sweep_seed)
-        limits = () if self.pareto else self._history.prune_below()
+        limits = () if self.pareto or self._at_once(params) else self._history.prune_below()
         seeds = range(SEARCH_SEEDS_FROM, SEARCH_SEEDS_FROM + self.protocol.search_seeds)
         block = self._block(number, params, seeds, limits)
         first_of = self._firsts.setdefault(frozenset(params.items()), number)
@@ -304,8 +304,11 @@ class StudyRun:
         elif self.pareto:
             self.chosen = [dict(trial.params) for trial in pareto_front(self._done())]
         elif ranking := self._ranking():
-            finalists = ranking[: self.protocol.rerank] if self._reranks else ranking[:1]
-            self.chosen = [dict(max(finalists, key=self._mean_of_all_seeds).params)]
+            finalists = ranking[: self.protocol.rerank] if self._reranks else []
+            # One whose ranking failed has but the seeds that made it a finalist: luck may have.
+            whole = [trial for trial in finalists if all(self._on_all_seeds(trial))]
+            best = max(whole, key=self._mean_of_all_seeds) if whole else ranking[0]
+            self.chosen = [dict(best.params)]
         seeds = range(self.protocol.seeds)
         for params in self.chosen:
             for start in range(0, len(seeds), self.stack):
@@ -324,12 +327,18 @@ class StudyRun:
         return [p.trial for p in self.proposals if p.trial and p.trial.state == "complete"]
 
     def _mean_of_all_seeds(self, trial: Trial) -> float:
-        params = self._hyperparameters(trial.params)
-        return fmean(
-            outcome.value
-            for seed in range(self.protocol.search_seeds + self.protocol.rerank_seeds)
-            if (outcome := self.outcomes.get(self._cell(params, SEARCH_SEEDS_FROM + seed, True).id))
-        )
+        return fmean(outcome.value for outcome in self._on_all_seeds(trial) if outcome)
+
+    def _on_all_seeds(self, trial: Trial) -> list[Outcome | None]:
+        """Its outcomes in search and ranking; None for a seed whose block failed."""
+        values = self._hyperparameters(trial.params)
+        seeds = range(self.protocol.search_seeds + self.protocol.rerank_seeds)
+        cells = [self._cell(values, SEARCH_SEEDS_FROM + seed, True) for seed in seeds]
+        return [self.outcomes.get(cell.id) for cell in cells]
+
+    def _at_once(self, params: Mapping[str, Any]) -> bool:
+        """Whether tasks are learned together: until the end there is no accuracy to prune by."""
+        return getattr(self._hyperparameters(params), "multitask_schedule", None) == "joint"
 
     @property
     def _directions(self) -> list[Direction]:

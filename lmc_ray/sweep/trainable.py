@@ -11,11 +11,11 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from ray import tune
+from ray import get_gpu_ids, is_initialized, tune
 
 from lmc_ray.benchmarks import Benchmark, Part, load
 from lmc_ray.device import choose_device
-from lmc_ray.errors import UserError
+from lmc_ray.errors import UnavailableError, UserError
 from lmc_ray.learners import METHODS, Setting
 from lmc_ray.metrics import accuracy_curve
 from lmc_ray.models import build
@@ -106,11 +106,29 @@ class StackTrainable(tune.Trainable):
             self.mistake = str(problem)
             return
         self.training = training_of(self.pack, benchmark)
-        self.checkpoints = Checkpoints(self.workplace.results, self.workplace.sweep)
+        try:
+            self.checkpoints = self._checkpoints()
+        except UserError as problem:
+            self.mistake = str(problem)
+            return
         if state := self.checkpoints.load(self.pack):
             self.training.restore(state["training"])
             self.started_at = state["started_at"]
             self.resumed = self.training.task
+
+    def _checkpoints(self) -> Checkpoints:
+        """The sweep's; an object store is asked where it is, and may not answer at once.
+
+        Raises:
+            UserError: it has not answered for too long.
+        """
+        backoff = Backoff(self.workplace.patience)
+        while True:
+            try:
+                return Checkpoints(self.workplace.results, self.workplace.sweep)
+            except UnavailableError:
+                if not backoff.wait():
+                    raise
 
     def _learn(self) -> None:
         """One task, then the comparison with other trials, then a checkpoint."""
@@ -208,9 +226,16 @@ def setting_of(place: Place, benchmark: Benchmark, part: Part) -> Setting:
         benchmark=benchmark,
         network=build(place.network, benchmark.image_shape, benchmark.classes),
         part=part,
-        device=choose_device(),
+        device=_device(),
         dtype=getattr(torch, place.dtype),
     )
+
+
+def _device() -> torch.device:
+    """The GPU of this worker; Ray hides none from one that has a share of none."""
+    device = choose_device()
+    unshared = device.type == "cuda" and is_initialized() and not get_gpu_ids()
+    return torch.device("cpu") if unshared else device
 
 
 def training_of(pack: Pack, benchmark: Benchmark) -> Training:

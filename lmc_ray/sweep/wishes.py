@@ -9,6 +9,7 @@ from lmc_ray.benchmarks import Benchmark, defaults
 from lmc_ray.errors import UserError, unknown
 from lmc_ray.learners import METHODS, hyperparameters
 from lmc_ray.learners.presets import preset as preset_values
+from lmc_ray.models import normalises
 from lmc_ray.sweep.declared import Study, check_apart, check_studies
 from lmc_ray.sweep.space import Range, distributions
 from lmc_ray.sweep.tuned import tuned, tuned_with
@@ -114,6 +115,15 @@ def borrowed(studies: ByBenchmark, wishes: Wishes) -> list[str]:
         if names:
             found.append(f"on {benchmark} tuned with {usual}, not {network}: {', '.join(names)}")
     return found
+
+
+def apart(network: str, method: str) -> dict[str, str]:
+    """How a method takes batches from its memory where the network normalises by the batch.
+
+    Statistics over examples of several tasks would be no task's.
+    """
+    names = ("connect_batches", "replay_batches") if normalises(network) else ()
+    return {name: "by_task" for name in names if name in _fields(method)}
 
 
 def check_memory(study: Study, benchmark: Benchmark) -> None:
@@ -290,15 +300,13 @@ def _adjusted(studies: Sequence[Study], benchmark: str, wishes: Wishes) -> list[
     """A benchmark's studies as the command line wants them; a setting goes where its name fits."""
     usual = defaults(benchmark, data=wishes.data)
     network = wishes.network or usual.network
-    # Statistics over a batch of several tasks would be no task's.
-    apart = () if network.startswith("mlp") else ("connect_batches", "replay_batches")
     family = benchmark.partition("-")[0]
     order = [study.name for study in studies]
     adjusted: list[Study] = []
     for study in sorted(studies, key=lambda study: study.control is not None):
         space: dict[str, Any] = {
             "epochs": usual.epochs,
-            **{name: "by_task" for name in apart if name in _fields(study.method)},
+            **apart(network, study.method),
             **_space(study, benchmark, wishes, adjusted),
         }
         settings = _settings(study, studies, wishes)
@@ -337,8 +345,8 @@ def _space(study: Study, benchmark: str, wishes: Wishes, others: Sequence[Study]
     """A study's space before the command line's settings."""
     if study.control is not None:
         like = next(other for other in others if other.name == study.control)
-        own = _fields(study.method)
-        return {name: value for name, value in like.space.items() if name in own} | {**study.space}
+        own, settings = _fields(study.method), METHODS[like.method].settings | {**like.space}
+        return {name: value for name, value in settings.items() if name in own} | {**study.space}
     shipped = _as_shipped(study, benchmark, wishes)
     return dict(study.space) if shipped is None else shipped
 
