@@ -34,9 +34,9 @@ SWITCHES = {
 }
 
 
-def studies(benchmark: str) -> list[Study]:
+def studies(benchmark: str, network: str | None) -> list[Study]:
     """MC-SGD as it is tuned on a benchmark, and with each switch otherwise."""
-    space = UNTUNED | (tuned(benchmark, "mcsgd") or {}) | SEARCHED
+    space = UNTUNED | (tuned(benchmark, "mcsgd", network) or {}) | SEARCHED
     changed = [
         Study(method="mcsgd", label=f"{switch}-{value}", space=space | {switch: value}, paths=False)
         for switch, values in SWITCHES.items()

@@ -15,9 +15,10 @@ UNTUNED = {"learning_rate": 0.1, "lr_decay": 0.9, "dropout": 0.1, "batch_size": 
 PRESETS = ("author", "cl-gym", "sequel-torch", "sequel-jax")
 
 
-def studies(benchmark: str) -> list[Study]:
+def studies(benchmark: str, network: str | None) -> list[Study]:
     """The formula on a benchmark, and each implementation of it."""
-    space = tuned(benchmark, "formula") or tuned(benchmark, "mcsgd") or UNTUNED
+    found = [tuned(benchmark, name, network) for name in ("formula", "mcsgd")]
+    space = next(filter(None, found), UNTUNED)
     others = [Study(method="mcsgd", label=name, preset=name, space=space) for name in PRESETS]
     return [Study(method="mcsgd", space=space), *others]
 

@@ -85,18 +85,23 @@ def curve(cell: Cell) -> tuple[float, ...]:
     whole = [base - 0.05 * task + noise(cell, task) for task in range(tasks)]
     if rate > 1.2 and noise(cell, 99) > 0:  # some of a block's seeds, or all
         return tuple(whole[:1])
-    return (whole[-1],) if cell.method == "multitask" else tuple(whole)
+    return (whole[-1],) if at_once(cell) else tuple(whole)
+
+
+def at_once(cell: Cell) -> bool:
+    return getattr(cell.hyperparameters, "multitask_schedule", None) == "joint"
 
 
 def end(block: Block) -> dict[str, Outcome]:
     """What comes of a block, by the rules of `StackTrainable`."""
     tasks = block.cells[0].place.tasks
     curves = {cell.id: curve(cell) for cell in block.cells}
-    joint = block.cells[0].method == "multitask"
+    joint = at_once(block.cells[0])
     diverged = {cell for cell, values in curves.items() if len(values) < tasks and not joint}
-    for task in range(0 if joint else tasks):
+    for task in range(tasks):
         limit = block.prune_below[task] if block.prune_below else None
-        now = [values[task] if len(values) > task else CHANCE for values in curves.values()]
+        known = {cell: () if joint else values for cell, values in curves.items()}
+        now = [values[task] if len(values) > task else CHANCE for values in known.values()]
         if limit is not None and fmean(now) < limit:
             return {
                 cell: outcome("diverged", values, CHANCE)

@@ -123,6 +123,33 @@ def test_the_plan_of_a_trio(trained: Store) -> None:
     assert [each.kind for each in found[:3]] == ["spectrum"] * 3, "what takes longest starts first"
 
 
+def test_minima_kept_later_than_task_1_are_measured_too(trained: Store, tmp_path: Path) -> None:
+    """Only after task 1 are ŵ and w* one point."""
+    with trained.database() as database:
+        rows = database.sql("SELECT * FROM minima WHERE task > 1 ORDER BY ALL").to_arrow_table()
+        runs = database.sql("SELECT * FROM runs").to_arrow_table()
+    fewer = Store(str(tmp_path))
+    fewer.commit("s", "a", {"runs": runs.to_pylist(), "minima": rows.to_pylist()})
+    found = planned(fewer, kinds=("path",)).analyses
+    paths = Counter((str(e.ends[0]), str(e.ends[1]), e.eval_tasks) for e in found)
+    assert paths["sequential:2", "multitask:2", (2,)] == 3
+    assert paths["sequential:3", "multitask:3", (3,)] == 3
+
+
+@pytest.mark.parametrize(
+    ("numbers", "says"),
+    [
+        ({"points": 1}, "points must be at least 2, got 1"),
+        ({"plane_points": 0}, "plane_points must be at least 2"),
+        ({"spectrum_examples": 0}, "spectrum_examples must be at least 1"),
+        ({"eigenpairs": 30, "max_steps": 20}, "eigenpairs=30 is more than max_steps=20"),
+    ],
+)
+def test_measurements_that_nobody_could_make(numbers: dict[str, int], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        Connectivity(**numbers)
+
+
 def test_seeds_meet_their_own_control(trained: Store) -> None:
     for each in planned(trained, kinds=("path",)).analyses:
         if each.control == "other-init":

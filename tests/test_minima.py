@@ -306,6 +306,9 @@ def test_room(place: Place) -> None:
     size_of_one = 4 * setting(network="mlp-8-8").network.layout.size
     assert number == 3 * (4 * 2 + 1)
     assert size == number * size_of_one
+    either = {"multitask_schedule": ["joint", "growing"]}
+    searched = StudyRun(Study(method="multitask", space=either), replace(protocol, trials=2), 1)
+    assert room([searched], benchmark()) == (3 * 2, 3 * 2 * size_of_one), "at most"
 
 
 def test_the_same_name_with_other_minima_is_another_sweep(place: Place) -> None:

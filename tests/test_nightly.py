@@ -29,6 +29,7 @@ from lmc_ray.store.presence import FLAG, plant_flag
 from lmc_ray.sweep.cells import PROTOCOL, Cell, Place
 from lmc_ray.sweep.cluster import Resources, connect
 from lmc_ray.sweep.night import ANCHOR_SEEDS, FRESH_SEEDS_FROM, NightRun, fresh_seeds
+from lmc_ray.sweep.pinned import read_pinned
 from lmc_ray.sweep.place import open_place
 from lmc_ray.sweep.study import SEARCH_SEEDS_FROM
 from lmc_ray.sweep.trainable import Workplace
@@ -480,6 +481,16 @@ def test_pinned_configurations_run_without_a_sweep(laboratory: Laboratory, tmp_p
     assert [row["p"] for row in first if row["method"] == "naive-sgd"] == [None]
 
 
+def test_a_pinned_network_that_normalises_has_batches_of_one_task(tmp_path: Path) -> None:
+    """As every sweep script has them; unless the file says otherwise."""
+    entry = {"method": "mcsgd", "benchmark": "rotated-digits", "network": "resnet18-2"}
+    for more, batches in (({}, "by_task"), ({"connect_batches": "mixed"}, "mixed")):
+        pinned = tmp_path / "pinned.json"
+        pinned.write_text(json.dumps({"configurations": [entry | more]}))
+        (found,) = read_pinned(pinned, None)
+        assert asdict(found.hyperparameters)["connect_batches"] == batches
+
+
 def test_a_pinned_configuration_that_was_confirmed_is_the_same(
     laboratory: Laboratory, tmp_path: Path
 ) -> None:
@@ -557,6 +568,7 @@ def test_files_that_hold_no_configurations(
         (("--night", "20261120"), "write a date"),
         (("--night", "9999-01-01"), "has not come yet"),
         (("--since", "yesterday"), "--since yesterday: write a date"),
+        (("--since", ""), "--since : write a date"),
         (("--since", "2026-11-21"), "--since 2026-11-21 is after this night, 2026-11-20"),
         (("--seeds-per-night", "0"), "--seeds-per-night must be at least 1, got 0"),
         (("--window", "0"), "--window must be at least 1"),
@@ -597,6 +609,26 @@ def test_workers_are_told_whole_paths(
     monkeypatch.setenv("HOME", str(tmp_path))
     assert laboratory.execute("--results", "~/results", "--sweep", "mine").status == 0
     assert [place.results for place in laboratory.places] == [str(tmp_path / "results")]
+
+
+def test_a_night_whose_root_is_away_is_to_be_started_again(
+    laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An object store that does not answer: systemd restarts after 4, and not after 2."""
+    keys = {"AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "none"}
+    for name, value in (keys | {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}).items():
+        monkeypatch.setenv(name, value)
+    ended = laboratory.execute("--results", "s3://bucket/results", "--sweep", "mine")
+    assert ended.status == 4, ended
+    assert re.fullmatch("nightly: error: cannot .* bucket/results.*\n", ended.err)
+
+
+def test_links_in_the_root_stay_as_the_user_has_them(laboratory: Laboratory) -> None:
+    """Other nodes may have none: they mount what the user names."""
+    link = laboratory.root.with_name("link")
+    link.symlink_to(laboratory.root)
+    assert laboratory.execute("--results", f"{link}/.", "--sweep", "mine").status == 0
+    assert [place.results for place in laboratory.places] == [str(link)]
 
 
 def test_verdicts_that_cannot_be_written(

@@ -527,6 +527,25 @@ def test_infinite_losses_have_a_mean_and_no_interval(tmp_path: Path):
     write_figures(store, "study", tmp_path / "figures")
 
 
+def test_figures_of_several_benchmarks_say_which(tmp_path: Path):
+    """And keep their names when the sweep goes on to another benchmark."""
+    store = Store(str(tmp_path / "results"))
+
+    def drawn(benchmark: str, cell: str) -> set[str]:
+        rows = cells(cell)
+        rows["runs"][0] |= {"benchmark": benchmark}
+        store.commit("study", cell, rows)
+        return {file.stem for file in write_figures(store, "study", tmp_path / "figures")}
+
+    drawn("rotated-digits", "a")
+    two = drawn("permuted-digits", "b")
+    three = drawn("split-digits", "c")
+    assert two <= three
+    for benchmark in ("rotated", "permuted", "split"):
+        assert f"study-{benchmark}-digits-2-tasks-test-split-summary" in three
+    assert not [name for name in three if name.endswith("-2")]
+
+
 def test_two_configurations_of_a_method_stay_apart(tmp_path: Path):
     store = Store(str(tmp_path / "results"))
     rows = cells("a1", "a2", "b1", "b2")

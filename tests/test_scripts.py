@@ -179,6 +179,8 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "infinite": (("--set", "learning_rate=inf"), "learning_rate"),
     "not a number": (("--set", "learning_rate=nan"), "learning_rate"),
     "a batch of all the world": (("--set", f"batch_size={10**23}"), r"batch_size must be in \[1,"),
+    "a batch beyond floats": (("--set", f"batch_size={'9' * 400}"), "batch_size must be a whole"),
+    "a rate beyond floats": (("--set", f"learning_rate=0.1:{'9' * 400}"), "learning_rate"),
     "much memory": (("--set", "memory_per_class=200"), "memory_per_class=200 is more than a cla"),
     "memory up to much": (("--set", "memory_per_class=1:200"), "memory_per_class=200 is more"),
     "half a batch": (("--set", "batch_size=1.5"), "batch_size must be a whole number"),
@@ -219,6 +221,14 @@ def test_a_mistake_is_one_line_and_leaves_nothing(run: Run, mistake: str, tmp_pa
         (("--keep-minima", "2", "--path", "joint:2->sequential:2@1"), "unknown minimum 'joint'"),
         (("--path", "sequential:1->sequential:2@7"), "there is no task 7"),
         (("--path", "1->2"), "write it as in"),
+        (("--measure", "plane", "--path", "sequential:1->sequential:2@1"), "add --measure path"),
+        (
+            (
+                *("--set", "mcsgd.continue_from=connected,sequential", "--method", "mcsgd"),
+                *("--path", "inner:1->inner:2@1"),
+            ),
+            "no inner minimum after task 1, but connected, ",
+        ),
         (("--path", "averaged:1->sequential:2@1"), "no averaged minimum after task 1, but conn"),
         (("--measure", "planes"), "did you mean 'plane'"),
         (("--method", "multitask"), "multitask is there to be measured against mcsgd: choose both"),

@@ -299,6 +299,37 @@ def test_joint_training_has_no_curve_and_is_never_pruned() -> None:
     assert set(found.limits) == {()}
 
 
+def test_joint_training_is_not_pruned_by_growing_either() -> None:
+    """It has no accuracy before its end: a worker would take that for chance."""
+    schedules = {"multitask_schedule": ["joint", "growing"]}
+    both = study("multitask", space=SPACES["multitask"] | schedules)
+    found = simulate(lambda: StudyRun(both, protocol(trials=40), 2))
+    trials = [trial for trial in found.trials if trial]
+    growing, joint = (
+        [trial for trial in trials if trial.params["multitask_schedule"] == name]
+        for name in ("growing", "joint")
+    )
+    assert "pruned" in {trial.state for trial in growing}
+    assert {trial.state for trial in joint if len(trial.curve) == 1} == {"complete"}
+    assert {found.limits[trial.number] for trial in joint} == {()}
+    assert len(joint) > 5
+
+
+@pytest.mark.parametrize("lost", range(5))
+def test_a_finalist_whose_ranking_failed_is_not_chosen(lost: int) -> None:
+    """Its search seeds made it one: on these alone it would look better than it is."""
+    whole = simulate(lambda: StudyRun(study(), protocol(), 2))
+    ranked = list(dict.fromkeys(b.trial for b in whole.ran if b.cells[0].seed == 10_002))
+    found = simulate(
+        lambda: StudyRun(study(), protocol(), 2),
+        fails=lambda block: block.trial == ranked[lost] and block.cells[0].seed == 10_002,
+    )
+    trial = found.trials[ranked[lost]]
+    assert trial
+    assert found.chosen != [trial.params]
+    assert len(found.chosen) == 1
+
+
 def test_pruning_ends_bad_trials() -> None:
     found = quiet("search")
     pruned = [trial for trial in found.trials if trial and trial.state == "pruned"]

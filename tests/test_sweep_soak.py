@@ -339,6 +339,39 @@ def test_a_preset_and_settings_that_name_their_method(tmp_path: Path) -> None:
     assert query(root, sql) == [("sum", "connected")]
 
 
+# Workers that write down where they look for decoded images, trial by trial.
+CACHES = """
+import sys
+
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "lmc_ray.sweep.trainable":
+            from lmc_ray.benchmarks import Benchmark, cache
+            sys.meta_path.remove(self)
+            examples = Benchmark.examples
+            def noted(self, *arguments):
+                with open("{file}", "a") as file:
+                    print(cache.root(), file=file)
+                return examples(self, *arguments)
+            Benchmark.examples = noted
+
+if "default_worker.py" in " ".join(sys.orig_argv):
+    sys.meta_path.insert(0, Watch())
+"""
+
+
+def test_a_cache_in_a_folder_named_from_here(tmp_path: Path) -> None:
+    """Workers run in other folders, and a worker's next trial in another than its first."""
+    seen = tmp_path / "seen"
+    site = in_workers(tmp_path / "site", CACHES.replace("{file}", str(seen)))
+    short = ("--trials", "4", "--seeds", "2", "--method", "stable-sgd")
+    environment = {**site, "LMC_CACHE": "mine/cache"}
+    with started(tmp_path / "results", *NAME, *short, environment=environment) as driver:
+        ended = driver.wait()
+    assert (ended.status, ended.err) == (0, "")
+    assert set(seen.read_text().split()) == {str(tmp_path / "mine" / "cache")}
+
+
 def test_a_sweep_whose_every_cell_diverges(tmp_path: Path) -> None:
     root = tmp_path / "results"
     ended = sweep(root, *NAME, "--set", "learning_rate=1e30", "--trials", "2", "--seeds", "2")

@@ -13,12 +13,19 @@ import pytest
 import torch
 
 from lmc_ray.benchmarks import load
+from lmc_ray.errors import UnavailableError
 from lmc_ray.learners import METHODS, hyperparameters
 from lmc_ray.store import Store
 from lmc_ray.store.presence import plant_flag
 from lmc_ray.sweep.cells import Block, Cell, Outcome, Pack, Place
 from lmc_ray.sweep.checkpoints import Checkpoints
-from lmc_ray.sweep.trainable import StackTrainable, Workplace, benchmark_at, stored_outcomes
+from lmc_ray.sweep.trainable import (
+    StackTrainable,
+    Workplace,
+    benchmark_at,
+    setting_of,
+    stored_outcomes,
+)
 from lmc_ray.training import Training
 
 TASKS = 3
@@ -223,6 +230,45 @@ def test_a_commit_waits_for_the_root(tmp_path: Path, whole: Callable[[str], Whol
     assert dict(trainable.train()["outcomes"]) == wanted.outcomes
     assert same(rows(root), wanted.rows)
     assert not Store(str(root)).verify()
+
+
+@pytest.mark.parametrize("patience", [60.0, 0.0])
+def test_a_worker_waits_for_a_store_that_does_not_answer(
+    tmp_path: Path, place: Place, monkeypatch: pytest.MonkeyPatch, patience: float
+) -> None:
+    """AWS is asked for a bucket's region before anything else; here it answers at the second try.
+
+    That it never does is no failure of the trial.
+    """
+    answers = iter([False, True])
+
+    def asked(*root: str) -> Checkpoints:
+        if not next(answers):
+            raise UnavailableError("cannot open the results root: no connection")
+        return Checkpoints(*root)
+
+    monkeypatch.setattr("lmc_ray.sweep.trainable.Checkpoints", asked)
+    monkeypatch.setattr("lmc_ray.sweep.backoff.FIRST", 0.01)
+    there = replace(workplace(tmp_path), patience=patience)
+    config = {"pack": Pack((block(place, "naive-sgd", {}),)), "workplace": there}
+    result = StackTrainable(config=config).train()
+    if patience:
+        assert result["task"] == 1
+    else:
+        assert result["mistake"].startswith("cannot open the results root")
+
+
+@pytest.mark.parametrize(("share", "device"), [([0], "cuda"), ([], "cpu")])
+def test_a_worker_without_a_share_of_a_gpu_leaves_it_alone(
+    place: Place, monkeypatch: pytest.MonkeyPatch, share: list[int], device: str
+) -> None:
+    """Ray hides it from nobody; what Ray and torch would say here, where there may be none."""
+    module = "lmc_ray.sweep.trainable"
+    monkeypatch.setattr(f"{module}.choose_device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(f"{module}.is_initialized", lambda: True)
+    monkeypatch.setattr(f"{module}.get_gpu_ids", lambda: share)
+    benchmark = load("rotated-digits", tasks=TASKS)
+    assert setting_of(place, benchmark, "train").device.type == device
 
 
 def test_a_block_is_lost_when_patience_is_at_its_end(

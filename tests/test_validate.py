@@ -57,6 +57,39 @@ def test_ours_are_fine(file: Path) -> None:
     assert validate(file) == []
 
 
+STORAGE = """
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: keys}
+stringData: {AWS_ACCESS_KEY_ID: name}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: results}
+spec: {accessModes: [ReadWriteMany], resources: {requests: {storage: 10Gi}}}
+---
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: results}
+spec: {capacity: {storage: 10Gi}, nfs: {server: nfs, path: /srv/results}}
+"""
+
+
+def test_a_folder_that_all_nodes_share_may_come_from_anywhere(check: Check) -> None:
+    """And stand in one file with the cluster."""
+    cluster = (CLUSTER / "kuberay" / "raycluster.yaml").read_text()
+    for volume in (
+        "nfs: {server: nfs, path: /srv/results}",
+        "csi: {driver: fs, volumeAttributes: {a: b}}",
+    ):
+        documents = list(yaml.safe_load_all(cluster + STORAGE))
+        (ray_cluster,) = (each for each in documents if each and each["kind"] == "RayCluster")
+        pod = ray_cluster["spec"]["headGroupSpec"]["template"]["spec"]
+        pod["volumes"] = [*pod.get("volumes", []), yaml.safe_load("{name: r, " + volume + "}")]
+        assert check(yaml.safe_dump_all(documents)) == []
+
+
 # Typos
 
 

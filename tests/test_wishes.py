@@ -176,7 +176,7 @@ PRESETS_SCRIPT = runpy.run_path(str(Path(__file__).parent.parent / "sweeps" / "p
 @pytest.mark.parametrize("confirm_only", [False, True])
 @pytest.mark.parametrize("benchmark", [*DECLARED, DIGITS[0]])
 def test_the_script_of_presets_has_them_all(benchmark: str, confirm_only: bool) -> None:
-    declared = PRESETS_SCRIPT["studies"](benchmark)
+    declared = PRESETS_SCRIPT["studies"](benchmark, None)
     assert all(study.space == declared[0].space for study in declared), "one configuration"
     assert (declared[0].space == PRESETS_SCRIPT["UNTUNED"]) == (benchmark == DIGITS[0])
     found = as_wished({benchmark: declared}, wishes(confirm_only=confirm_only))
@@ -268,6 +268,29 @@ def test_a_control_does_not_search() -> None:
     assert [study.name for study in alone[DIGITS[0]]] == ["mcsgd"]
 
 
+def test_a_control_has_all_settings_of_its_study() -> None:
+    """Also those that are the method's own, and not the control's."""
+    studies = [
+        Study(method="mcsgd", space={"learning_rate": 0.1}),
+        Study(method="multitask", label="other", control="mcsgd", space={"initialisation": 1}),
+    ]
+    found = as_wished({DIGITS[0]: studies}, wishes())[DIGITS[0]]
+    one, other = (hyperparameters(study.method, fixed(study.space)) for study in found)
+    shared = vars(one).keys() & vars(other).keys() - {"initialisation"}
+    assert {name: vars(one)[name] for name in shared} == {n: vars(other)[n] for n in shared}
+
+
+@pytest.mark.parametrize("script", ["ablation.py", "presets.py"])
+def test_a_script_starts_from_what_ships_for_the_network(script: str) -> None:
+    declared = runpy.run_path(str(Path(__file__).parent.parent / "sweeps" / script))["studies"]
+    with_others = [tuned("split-cifar100", "mcsgd", "stable-resnet-20"), None]
+    for network, ships in zip(("stable-resnet-20", None), with_others, strict=True):
+        found = fixed(declared("split-cifar100", network)[0].space)
+        wanted = ships or tuned("split-cifar100", "mcsgd")
+        assert wanted
+        assert found["learning_rate"] == wanted["learning_rate"]
+
+
 def test_what_ships_may_be_searched_around(
     shipped: dict[tuple[str, str], dict[str, Any]],
 ) -> None:
@@ -291,7 +314,7 @@ def test_what_was_tuned_with_another_network_is_named() -> None:
 
 
 def test_what_searches_nothing_is_confirmed_as_it_stands() -> None:
-    studies = PRESETS_SCRIPT["studies"](DIGITS[0])
+    studies = PRESETS_SCRIPT["studies"](DIGITS[0], None)
     found = as_wished({DIGITS[0]: studies}, wishes(confirm_only=True))[DIGITS[0]]
     assert len(found) == len(studies)
 
@@ -301,7 +324,7 @@ ABLATION = runpy.run_path(str(Path(__file__).parent.parent / "sweeps" / "ablatio
 
 @pytest.mark.parametrize("benchmark", [*DECLARED, DIGITS[0]])
 def test_the_ablation_changes_one_switch_at_a_time(benchmark: str) -> None:
-    studies = ABLATION["studies"](benchmark)
+    studies = ABLATION["studies"](benchmark, None)
     (base, *others) = as_wished({benchmark: studies}, wishes())[benchmark]
     assert base.name == "mcsgd"
     start = hyperparameters("mcsgd", fixed(base.space))
@@ -349,7 +372,8 @@ def test_what_ships_is_confirmed_benchmark_by_benchmark(
         rate = shipped[benchmark, "mcsgd"]["learning_rate"]
         assert naive.space == {"epochs": 5}, "a pinned study has its own settings"
         assert mcsgd.space == {"epochs": 5, "learning_rate": rate}
-        control = {"epochs": 5, "learning_rate": rate, "initialisation": 1}
+        own = {"dropout": 0.2, "lr_decay": 0.8}  # the paper's for MC-SGD, and not its defaults
+        control = {"epochs": 5, "learning_rate": rate, "initialisation": 1} | own
         assert multitask.space == control, "a control has those of the study beside it"
 
 

@@ -59,10 +59,15 @@ _CONTAINER = {
 }
 _VOLUME = {
     "configMap": dict.fromkeys(("defaultMode", "items", "name", "optional")),
+    "csi": dict.fromkeys(
+        ("driver", "fsType", "nodePublishSecretRef", "readOnly", "volumeAttributes")
+    ),
     "emptyDir": dict.fromkeys(("medium", "sizeLimit")),
     "hostPath": dict.fromkeys(("path", "type")),
     "name": None,
+    "nfs": dict.fromkeys(("path", "readOnly", "server")),
     "persistentVolumeClaim": dict.fromkeys(("claimName", "readOnly")),
+    "projected": dict.fromkeys(("defaultMode", "sources")),
     "secret": dict.fromkeys(("defaultMode", "items", "optional", "secretName")),
 }
 _TOLERATION = dict.fromkeys(("effect", "key", "operator", "tolerationSeconds", "value"))
@@ -199,6 +204,8 @@ def _object(**fields: Any) -> dict[str, Any]:
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "ConfigMap": ("v1", _object(data=None, immutable=None)),
     "CronJob": ("batch/v1", _object(spec=_CRON)),
+    "PersistentVolume": ("v1", _object(spec=None)),
+    "PersistentVolumeClaim": ("v1", _object(spec=None)),
     "RayCluster": ("ray.io/v1", _object(spec=_CLUSTER)),
     "RayJob": ("ray.io/v1", _object(spec=_JOB)),
     "Role": (
@@ -212,6 +219,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
             subjects=[dict.fromkeys(("apiGroup", "kind", "name", "namespace"))],
         ),
     ),
+    "Secret": ("v1", _object(data=None, immutable=None, stringData=None, type=None)),
     "ServiceAccount": (
         "v1",
         _object(automountServiceAccountToken=None, imagePullSecrets=[{"name": None}]),
@@ -222,6 +230,8 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 REQUIRED: dict[str, tuple[tuple[str, ...], ...]] = {
     "ConfigMap": (("data",),),
     "CronJob": (("spec", "schedule"), ("spec", "jobTemplate")),
+    "PersistentVolume": (("spec",),),
+    "PersistentVolumeClaim": (("spec",),),
     "RayCluster": (
         ("spec", "headGroupSpec", "template"),
         ("spec", "headGroupSpec", "rayStartParams"),
@@ -229,5 +239,6 @@ REQUIRED: dict[str, tuple[tuple[str, ...], ...]] = {
     "RayJob": (("spec", "entrypoint"),),
     "Role": (("rules",),),
     "RoleBinding": (("roleRef",), ("subjects",)),
+    "Secret": (),
     "ServiceAccount": (),
 }

@@ -64,7 +64,7 @@ def accuracy(part: Part, rows: Sequence[AccuracyRow]) -> Section | None:
     """
     exhibits = [_summary(part, rows), _sequence(part), _matrix(part)]
     found = [exhibit for exhibit in exhibits if exhibit]
-    return Section(f"Accuracy: {part.title}", found) if found else None
+    return Section(f"Accuracy: {part.title}", found, part.title) if found else None
 
 
 def _summary(part: Part, rows: Sequence[AccuracyRow]) -> Exhibit | None:

@@ -155,6 +155,8 @@ class Section:
 
     title: str
     exhibits: Sequence[Exhibit]
+    part: str = ""
+    """The sequence of tasks that they are of, in words; empty: of the whole sweep."""
 
 
 @dataclass(frozen=True)

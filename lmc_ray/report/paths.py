@@ -138,7 +138,7 @@ def paths(part: Part) -> Section | None:
     if further := len(groups) - len(drawn):
         note = f"not drawn: the paths of {further} further configurations"
         exhibits[-1] = replace(exhibits[-1], notes=[*exhibits[-1].notes, note])
-    return Section(f"Paths: {part.title}", exhibits) if exhibits else None
+    return Section(f"Paths: {part.title}", exhibits, part.title) if exhibits else None
 
 
 def _own(part: Part) -> Exhibit | None:

@@ -45,7 +45,7 @@ def planes(part: Part) -> Section | None:
         panels=[_heat(part, rows, several) for rows in drawn],
         notes=left_out("planes", len(drawn), len(by_plane)),
     )
-    return Section(f"Loss planes: {part.title}", [exhibit])
+    return Section(f"Loss planes: {part.title}", [exhibit], part.title)
 
 
 def _heat(part: Part, rows: Sequence[Row], several: bool) -> Heat:

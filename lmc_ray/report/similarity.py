@@ -45,7 +45,7 @@ def similarity(part: Part) -> Section | None:
         return None
     more = left_out("configurations", len(drawn), len(by_group))
     exhibits[-1] = replace(exhibits[-1], notes=[*exhibits[-1].notes, *more])
-    return Section(f"Similarity: {part.title}", exhibits)
+    return Section(f"Similarity: {part.title}", exhibits, part.title)
 
 
 def _of_group(label: str, rows: Sequence[Row], sql: str) -> Exhibit:

@@ -63,7 +63,7 @@ def spectra(part: Part) -> Section | None:
     """Eigenvalues, overlaps of their eigenvectors with displacements, and the sums of these."""
     exhibits = [_eigenvalues(part), _overlaps(part), _shares(part)]
     found = [exhibit for exhibit in exhibits if exhibit]
-    return Section(f"Curvature: {part.title}", found) if found else None
+    return Section(f"Curvature: {part.title}", found, part.title) if found else None
 
 
 def _eigenvalues(part: Part) -> Exhibit | None:

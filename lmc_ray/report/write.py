@@ -76,10 +76,13 @@ def _drawings(chapters: list[Chapter]) -> Iterator[tuple[str, Exhibit]]:
     """Every exhibit that has a plot, and a file name of its own."""
     taken: set[str] = set()
     for chapter in chapters:
+        several = len({section.part for section in chapter.sections if section.part}) > 1
         for section in chapter.sections:
+            of = f"-{section.part}" if several and section.part else ""
             for exhibit in section.exhibits:
                 if exhibit.panels:
-                    stem = re.sub(r"[^A-Za-z0-9._]+", "-", f"{chapter.sweep}-{exhibit.name}")
+                    words = f"{chapter.sweep}{of}-{exhibit.name}"
+                    stem = re.sub(r"[^A-Za-z0-9._]+", "-", words)
                     name, number = stem.strip("-"), 2
                     while name in taken:
                         name, number = f"{stem}-{number}", number + 1

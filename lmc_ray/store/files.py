@@ -30,7 +30,8 @@ _SECRET = re.compile("key|secret|token|password|credential|signature", re.IGNORE
 
 
 _MISTAKEN = (PermissionError, FileExistsError, FileNotFoundError, NotADirectoryError)
-"""What no second try would find otherwise."""
+_REFUSED = re.compile("NO_SUCH_BUCKET|ACCESS_DENIED|ACCESS_KEY|SIGNATURE|TOKEN|Forbidden")
+"""What no second try would find otherwise; and how object stores call it."""
 
 
 class GoneError(UserError):
@@ -134,7 +135,8 @@ def one_line(problem: BaseException) -> str:
 
 def kind_of(problem: Exception) -> type[UserError]:
     """Of error: whether the same command may find the file system willing later."""
-    away = isinstance(problem, OSError) and not isinstance(problem, _MISTAKEN)
+    refused = isinstance(problem, _MISTAKEN) or _REFUSED.search(str(problem))
+    away = isinstance(problem, OSError) and not refused
     return UnavailableError if away else UserError
 
 

@@ -60,8 +60,9 @@ from lmc_ray.tables import (
 if TYPE_CHECKING:
     import duckdb
 
-Studies = Sequence[Study] | Callable[[str], Sequence[Study]]
-"""Of a sweep script: the same on every benchmark, or by the benchmark's name."""
+Studies = Sequence[Study] | Callable[..., Sequence[Study]]
+"""Of a sweep script: the same on every benchmark, or by the benchmark's name; and by `network`, the
+user's (None: the benchmark's usual one), where a function has a parameter of that name."""
 
 Measured = Connectivity | Callable[[str], Connectivity]
 """How a script for one benchmark measures kept minima: always alike, or by the benchmark's name."""
@@ -240,7 +241,7 @@ def main(
         names = benchmarks_of(benchmark, data, benchmarks)
         how = connectivity(names[0]) if callable(connectivity) else connectivity
         how = SMOKE if smoke and how else how
-        declared = {each: _studies_on(each, studies) for each in names}
+        declared = {each: _studies_on(each, studies, network) for each in names}
         chosen = as_wished(declared, wishes)
         courses: list[_Course] = []
         for each, wished in chosen.items():
@@ -382,8 +383,11 @@ def main(
     run(app, script, sys.argv[1:])
 
 
-def _studies_on(benchmark: str, studies: Studies) -> Sequence[Study]:
-    return studies(benchmark) if callable(studies) else studies
+def _studies_on(benchmark: str, studies: Studies, network: str | None) -> Sequence[Study]:
+    if not callable(studies):
+        return studies
+    by_network = "network" in inspect.signature(studies).parameters
+    return studies(benchmark, network) if by_network else studies(benchmark)
 
 
 def _check_settled(study: StudyRun) -> None:

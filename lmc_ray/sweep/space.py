@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, isinf
 from typing import Any
 
 from optuna.distributions import (
@@ -27,9 +27,6 @@ class Range:
     high: float
     log: bool = False
 
-
-_LARGE = 2**63
-"""No hyperparameter is a larger whole number, and the largest of these are no float either."""
 
 Space = Mapping[str, Any]
 """Hyperparameter → a `Range`, a list of choices, or one fixed value.
@@ -137,5 +134,6 @@ def _scalar(text: str) -> Any:
             number = kind(text)
         except ValueError:
             continue
-        return number if abs(number) < _LARGE else float(text)  # as inf it is refused by name
+        # A whole number that no float can hold is infinite, and refused by its name.
+        return float(text) if isinf(float(text)) else number
     return text
