@@ -1,9 +1,9 @@
 """What makes MC-SGD work: its switches, one changed at a time.
 
-Starts from the tuned configuration that ships for the benchmark, and from the one below for what
-that leaves open. Each study changes one switch and searches the connect learning rate again on
-validation data, since a switch may change the scale of the gradient; `mcsgd` changes none. All else
-stays as it was tuned.
+Starts from the tuned configuration that ships for the benchmark (for --network if that has one of
+its own, else for the usual network), and from the one below for what that leaves open. Each study
+changes one switch and searches the connect learning rate again on validation data, since a switch
+may change the scale of the gradient; `mcsgd` changes none. All else stays as it was tuned.
 """
 
 try:

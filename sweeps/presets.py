@@ -1,8 +1,9 @@
 """How public implementations of MC-SGD differ: each one's switches, at one configuration.
 
-The configuration is the one that ships for the formula on the benchmark, or the one below; nothing
-is searched on validation data. `mcsgd` is the paper's formula, the others do as the authors'
-release, CL-Gym and SequeL (PyTorch, JAX) do: see lmc_ray/learners/presets.py.
+The configuration is the one that ships for the formula on the benchmark (for --network if that has
+one of its own, else for the usual network), or the one below; nothing is searched. `mcsgd` is the
+paper's formula, the others do as the authors' release, CL-Gym and SequeL (PyTorch, JAX) do: see
+lmc_ray/learners/presets.py.
 """
 
 try:

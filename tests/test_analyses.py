@@ -147,7 +147,7 @@ def test_minima_kept_later_than_task_1_are_measured_too(trained: Store, tmp_path
 )
 def test_measurements_that_nobody_could_make(numbers: dict[str, int], says: str) -> None:
     with pytest.raises(UserError, match=says):
-        Connectivity(**numbers)
+        Connectivity(**numbers).check()
 
 
 def test_seeds_meet_their_own_control(trained: Store) -> None:

@@ -255,7 +255,7 @@ def test_a_worker_waits_for_a_store_that_does_not_answer(
     if patience:
         assert result["task"] == 1
     else:
-        assert result["mistake"].startswith("cannot open the results root")
+        assert result["lost"].startswith("cannot open the results root")
 
 
 @pytest.mark.parametrize(("share", "device"), [([0], "cuda"), ([], "cpu")])

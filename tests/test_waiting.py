@@ -1,24 +1,29 @@
 """What a sweep does while its results root is away, and what its log says."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ray.tune.search import Searcher
 from simulation import CHANCES, study
 from test_conductor import Sweep, commit, end_of
 
-from lmc_ray.errors import UserError
+from lmc_ray.errors import UnavailableError, UserError
+from lmc_ray.store import Store
+from lmc_ray.store.files import DataFile
+from lmc_ray.store.parquet import fetch
 from lmc_ray.store.presence import FLAG, check_flag, plant_flag
 from lmc_ray.sweep import events
 from lmc_ray.sweep.backoff import Backoff, patience
+from lmc_ray.sweep.cells import Outcome
 from lmc_ray.sweep.conductor import Conductor
 from lmc_ray.sweep.packs import Packing
 from lmc_ray.sweep.study import StudyRun
-from lmc_ray.sweep.trainable import Workplace
+from lmc_ray.sweep.trainable import Workplace, stored_outcomes
 
 IMPATIENT = Workplace("sweep", "", None, {"rotated-digits": "rotated-digits"}, patience=0.0)
 
@@ -85,10 +90,10 @@ def test_a_flag_shows_that_the_root_is_there(tmp_path: Path, scheme: str):
 # The driver's own commits
 
 
-def conductor(sweep: Sweep) -> Conductor:
-    """The driver of a sweep, without patience."""
+def conductor(sweep: Sweep, patience: float = 0.0) -> Conductor:
+    """The driver of a sweep, without patience if none is given."""
     studies = [StudyRun(each, sweep.protocol, sweep.stack) for each in sweep.studies]
-    place = replace(IMPATIENT, results=str(sweep.root))
+    place = replace(IMPATIENT, results=str(sweep.root), patience=patience)
     packings = {sweep.protocol.place.benchmark: Packing(sweep.stack)}
     return Conductor(studies, sweep.store, place, CHANCES, packings, lambda ran: None)
 
@@ -127,6 +132,44 @@ def test_a_driver_that_cannot_commit_stops_in_a_line_and_goes_on_later(tmp_path:
     assert work(again, sweep, 10**6) < 10**6
     assert again.finished
     assert sweep.results() == calm.results()
+
+
+@pytest.mark.parametrize("patience", [60.0, 0.0])
+def test_cells_elsewhere_are_waited_for(
+    tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch, patience: float
+):
+    """Those of another sweep, when the root is away just as they are to be taken over."""
+    Sweep(tmp_path, "before").run()
+    monkeypatch.setattr("lmc_ray.sweep.backoff.FIRST", 0.01)
+    answers = iter([False, True])
+
+    def away(store: Store, sweep: str, chances: Mapping[str, float]) -> dict[str, Outcome]:
+        if sweep == "before" and not next(answers):
+            raise UnavailableError("cannot list runs: no connection")
+        return stored_outcomes(store, sweep, chances)
+
+    monkeypatch.setattr("lmc_ray.sweep.conductor.stored_outcomes", away)
+    driver = conductor(Sweep(tmp_path), patience=patience)
+    if patience:
+        driver.start()
+        assert driver.ledger
+    else:
+        with pytest.raises(UnavailableError, match="no connection"):
+            driver.start()
+
+
+def test_a_root_that_goes_away_between_two_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """DuckDB reads some of them, and makes another error of ours."""
+    Sweep(tmp_path).run()
+
+    def away(filesystem: Any, file: DataFile) -> Any:
+        if file.table == "accuracies":
+            raise UnavailableError("cannot read it: no connection")
+        return fetch(filesystem, file)
+
+    monkeypatch.setattr("lmc_ray.store.visible.fetch", away)
+    with pytest.raises(UnavailableError, match="no connection"):
+        stored_outcomes(Sweep(tmp_path).store, "sweep", CHANCES)
 
 
 def test_a_block_that_was_not_committed_is_no_failed_one(tmp_path: Path, log: Path):

@@ -9,6 +9,7 @@ from lmc_ray.report import palette
 from lmc_ray.report.exhibits import Curve, Exhibit, Lines, Section
 from lmc_ray.report.source import Row, ask, literal
 from lmc_ray.statistics import Summary
+from lmc_ray.store.schemas import CAME_LATER
 from lmc_ray.tables import NIGHT_COLUMNS, Sheet, night_cells
 from lmc_ray.tables.groups import METHODS
 
@@ -91,11 +92,12 @@ def _notes(rows: Sequence[Row]) -> list[str]:
 
 def _changes(by_benchmark: dict[str, dict[str, list[Row]]]) -> list[str]:
     """Where a curve goes on with another configuration, and what is another in it."""
+    later = {name: default for name, (_, default) in CAME_LATER.items()}
     found: list[str] = []
     for benchmark, by_method in by_benchmark.items():
         for method, rows in by_method.items():
             for before, now in pairwise(rows):
-                old, new = (json.loads(row["configuration"]) for row in (before, now))
+                old, new = (later | json.loads(row["configuration"]) for row in (before, now))
                 changes = [
                     f"{name} {new.get(name)} instead of {old.get(name)}"
                     for name in sorted(old.keys() | new.keys())

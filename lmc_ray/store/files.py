@@ -30,7 +30,9 @@ _SECRET = re.compile("key|secret|token|password|credential|signature", re.IGNORE
 
 
 _MISTAKEN = (PermissionError, FileExistsError, FileNotFoundError, NotADirectoryError)
-_REFUSED = re.compile("NO_SUCH_BUCKET|ACCESS_DENIED|ACCESS_KEY|SIGNATURE|TOKEN|Forbidden")
+_REFUSED = re.compile(
+    "NO_SUCH_BUCKET|Bucket .* not found|ACCESS_DENIED|ACCESS_KEY|SIGNATURE|TOKEN|Forbidden"
+)
 """What no second try would find otherwise; and how object stores call it."""
 
 

@@ -412,7 +412,7 @@ CONFIGURATION = (
 
 # Hyperparameters that came after cells without them had been stored: the column that says whether
 # the cell's method has them, and what it then ran as with.
-_CAME_LATER = {
+CAME_LATER = {
     "initialisation": ("learning_rate", 0),
     "replay_batch_size": ("connect_learning_rate", 0),
     "replay_batches": ("replay_memory", "mixed"),
@@ -421,7 +421,7 @@ _CAME_LATER = {
 
 def with_defaults(runs: pa.Table) -> pa.Table:
     """Rows of `runs`, those of older files as today's: else a configuration would be two."""
-    for name, (has, default) in _CAME_LATER.items():
+    for name, (has, default) in CAME_LATER.items():
         choice = [runs[has].is_valid(), runs[name].fill_null(default), runs[name]]
         column = pc.call_function("if_else", choice)
         runs = runs.set_column(runs.schema.get_field_index(name), runs.schema.field(name), column)

@@ -62,7 +62,7 @@ class Connectivity:
     similarity_examples: int = 2_000
     """Test images for CKA, at most all."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         """Refuse what no worker could do.
 
         Raises:

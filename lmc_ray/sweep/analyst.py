@@ -30,7 +30,7 @@ from lmc_ray.models.weights import from_bytes
 from lmc_ray.store import Store
 from lmc_ray.store.files import one_line
 from lmc_ray.sweep.analyses import Analysis, Plan, Weights
-from lmc_ray.sweep.backoff import LOOK, until_written
+from lmc_ray.sweep.backoff import LOOK, reached, until_written
 from lmc_ray.sweep.cells import PROTOCOL
 from lmc_ray.sweep.events import tell
 from lmc_ray.sweep.progress import Progress
@@ -85,7 +85,7 @@ def measure(workplace: Workplace, analysis: Analysis, files: Sequence[Weights]) 
     started_at, begin = datetime.now(UTC), time.monotonic()
     torch.set_num_threads(workplace.threads)
     keep_freed_memory()
-    store = Store(workplace.results)
+    store = reached(lambda: Store(workplace.results), workplace.patience)
     place = analysis.place
     setting = setting_of(place, benchmark_at(workplace, place), "full")
     weights = [

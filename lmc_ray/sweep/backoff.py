@@ -4,11 +4,14 @@ import os
 import time
 from collections.abc import Callable
 from math import inf
+from typing import TypeVar
 
 from lmc_ray.errors import UnavailableError, UserError
 from lmc_ray.interrupts import INTERRUPT
 from lmc_ray.store.files import one_line
 from lmc_ray.store.presence import check_flag
+
+T = TypeVar("T")
 
 FIRST, LONGEST, LOOK = 0.5, 30.0, 0.1
 """Seconds before the second try, between two tries at most, and before Ctrl-C is heeded."""
@@ -59,6 +62,29 @@ class Backoff:
             time.sleep(min(LOOK, left))
         self._pause = min(2 * self._pause, LONGEST)
         return not INTERRUPT.seen
+
+
+def reached(
+    read: Callable[[], T], patience: float, hindered: Callable[[str], object] = lambda _: None
+) -> T:
+    """What a results root answers, asked in several tries if it must be.
+
+    Args:
+        read: asks it.
+        patience: how long to try, in seconds.
+        hindered: is told why there is another try.
+
+    Raises:
+        UnavailableError: it has not answered for too long, or Ctrl-C came meanwhile.
+    """
+    backoff = Backoff(patience)
+    while True:
+        try:
+            return read()
+        except UnavailableError as problem:
+            hindered(str(problem))
+            if not backoff.wait():
+                raise
 
 
 def until_written(write: Callable[[], object], root: str, sweep: str, patience: float) -> None:

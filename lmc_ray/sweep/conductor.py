@@ -16,7 +16,7 @@ from lmc_ray.interrupts import INTERRUPT
 from lmc_ray.store import Store
 from lmc_ray.store.files import one_line
 from lmc_ray.store.presence import check_flag, plant_flag
-from lmc_ray.sweep.backoff import Backoff, out_of_reach
+from lmc_ray.sweep.backoff import Backoff, out_of_reach, reached
 from lmc_ray.sweep.cells import Block, Outcome, Pack
 from lmc_ray.sweep.events import tell, tell_block
 from lmc_ray.sweep.packs import Packing
@@ -303,6 +303,8 @@ class Conductor(Searcher):
                         study.tell(block, None)
                         continue
                     self._reuse(block)
+                    if self.problem:
+                        return
                     if all(cell.id in self.ledger for cell in block.cells):
                         self._tell(study, block, ran=False)
                     else:
@@ -358,24 +360,24 @@ class Conductor(Searcher):
                 other = self._elsewhere[cell.id]
                 if other not in self._outcomes:
                     self._outcomes[other] = self._stored(other)
+                if cell.id not in self._outcomes[other]:
+                    return  # the sweep is at its end
                 self.ledger[cell.id] = self._outcomes[other][cell.id]
                 self.links[cell.id] = {"study": block.study, "trial": block.trial}
                 tell_block("taken over", block, f"from sweep {other}", [cell.id])
 
     def _stored(self, sweep: str) -> dict[str, Outcome]:
-        """The outcomes of another sweep's cells, in several tries if it must be.
-
-        Raises:
-            UnavailableError: the root has been out of reach for too long.
-        """
-        backoff = Backoff(self.workplace.patience)
-        while True:
-            try:
-                return stored_outcomes(self.store, sweep, self.chances)
-            except UnavailableError as problem:
-                self._wait_for_root(str(problem))
-                if not backoff.wait():
-                    raise
+        """Those of another sweep's cells; `problem` says if the root is away for too long."""
+        try:
+            return reached(
+                lambda: stored_outcomes(self.store, sweep, self.chances),
+                self.workplace.patience,
+                self._wait_for_root,
+            )
+        except UnavailableError as problem:
+            if not INTERRUPT.seen:
+                self.problem = self._out_of_reach(str(problem))
+            return {}
 
     def _commit(self) -> None:
         """Commit what has come up, in several tries if it must be; `problem` says if in vain."""
@@ -385,7 +387,7 @@ class Conductor(Searcher):
                 check_flag(self.store.root)
                 self._write()
                 return
-            except OSError as problem:
+            except (OSError, UnavailableError) as problem:
                 tell("commit retried", f"trials and cells taken over: {problem}")
                 self._wait_for_root(one_line(problem))
                 if not backoff.wait():

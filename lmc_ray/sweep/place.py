@@ -1,6 +1,5 @@
 """Where cells learn: a benchmark, opened as the user asks for it, and a share of a cluster."""
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -60,7 +59,7 @@ def _from_anywhere(benchmark: str) -> str:
 
 def _absolute(path: str) -> str:
     """With its links left in: other nodes may have others, and mount what the user names."""
-    return os.path.abspath(expanded(path))  # noqa: PTH100 - `absolute` leaves '..' in
+    return str(expanded(path).absolute())
 
 
 def workplace_of(
@@ -154,7 +153,7 @@ def machine_for(
         raise UserError(f"--gpus-per-trial {share}: the cluster has {resources.gpus:g} GPUs")
     fit = int(resources.gpus / share) if share else resources.cpus
     workers = max_concurrent or max(1, min(fit, resources.cpus))
-    if noted is not None:  # of one GPU, where there are any
+    if noted is not None and bool(share) == bool(resources.gpus):  # of one GPU, if of any
         workers = max_concurrent or noted.workers * max(1, int(resources.gpus))
         replicas = replicas or noted.replicas
     # On a GPU one large stack is faster than several side by side: as many as there are GPUs.

@@ -108,7 +108,9 @@ def run_sweep(
         console.out(f"no log ({problem}): LMC_LOGS may name a folder for it")
     tell("sweep", f"{workplace.sweep} in {workplace.results}: started")
     try:
-        claim = claimed(workplace.sweep, workplace.results) if resources.joined else nullcontext()
+        root = workplace.results  # one root, by whatever link a driver knows it
+        root = root if "://" in root else str(Path(root).resolve())
+        claim = claimed(workplace.sweep, root) if resources.joined else nullcontext()
         with claim:
             whole = _run(
                 studies,

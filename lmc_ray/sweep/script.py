@@ -240,6 +240,8 @@ def main(
         )
         names = benchmarks_of(benchmark, data, benchmarks)
         how = connectivity(names[0]) if callable(connectivity) else connectivity
+        if how:
+            how.check()
         how = SMOKE if smoke and how else how
         declared = {each: _studies_on(each, studies, network) for each in names}
         chosen = as_wished(declared, wishes)
@@ -387,7 +389,7 @@ def _studies_on(benchmark: str, studies: Studies, network: str | None) -> Sequen
     if not callable(studies):
         return studies
     by_network = "network" in inspect.signature(studies).parameters
-    return studies(benchmark, network) if by_network else studies(benchmark)
+    return studies(benchmark, network=network) if by_network else studies(benchmark)
 
 
 def _check_settled(study: StudyRun) -> None:

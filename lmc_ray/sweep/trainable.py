@@ -10,6 +10,7 @@ from functools import lru_cache
 from statistics import fmean
 from typing import Any
 
+import duckdb
 import torch
 from ray import get_gpu_ids, is_initialized, tune
 
@@ -24,7 +25,7 @@ from lmc_ray.store import Store, weights
 from lmc_ray.store.files import one_line
 from lmc_ray.store.parquet import digest
 from lmc_ray.store.presence import check_flag
-from lmc_ray.sweep.backoff import DEFAULT_PATIENCE, Backoff
+from lmc_ray.sweep.backoff import DEFAULT_PATIENCE, Backoff, reached
 from lmc_ray.sweep.cells import PROTOCOL, Block, Cell, Outcome, Pack, Place, outcome
 from lmc_ray.sweep.checkpoints import Checkpoints
 from lmc_ray.training import Measurement, Record, Training, chance_accuracy
@@ -74,6 +75,8 @@ class StackTrainable(tune.Trainable):
         nothing = {"accuracy": 0.0, "task": 0, "done": True}
         if self.mistake is not None:
             return nothing | {"mistake": self.mistake}
+        if self.lost is not None:
+            return nothing | {"lost": f"{self.lost}, on node {socket.gethostname()}"}
         try:
             self._learn()
         except torch.OutOfMemoryError:
@@ -99,6 +102,7 @@ class StackTrainable(tune.Trainable):
         torch.set_num_threads(self.workplace.threads)
         first = self.pack.cells[0]
         self.mistake: str | None = None
+        self.lost: str | None = None
         try:
             check_code(first)
             benchmark = benchmark_at(self.workplace, first.place)
@@ -106,29 +110,16 @@ class StackTrainable(tune.Trainable):
             self.mistake = str(problem)
             return
         self.training = training_of(self.pack, benchmark)
-        try:
-            self.checkpoints = self._checkpoints()
-        except UserError as problem:
-            self.mistake = str(problem)
+        where = self.workplace.results, self.workplace.sweep
+        try:  # an object store is asked where it is
+            self.checkpoints = reached(lambda: Checkpoints(*where), self.workplace.patience)
+        except UnavailableError as problem:
+            self.lost = str(problem)
             return
         if state := self.checkpoints.load(self.pack):
             self.training.restore(state["training"])
             self.started_at = state["started_at"]
             self.resumed = self.training.task
-
-    def _checkpoints(self) -> Checkpoints:
-        """The sweep's; an object store is asked where it is, and may not answer at once.
-
-        Raises:
-            UserError: it has not answered for too long.
-        """
-        backoff = Backoff(self.workplace.patience)
-        while True:
-            try:
-                return Checkpoints(self.workplace.results, self.workplace.sweep)
-            except UnavailableError:
-                if not backoff.wait():
-                    raise
 
     def _learn(self) -> None:
         """One task, then the comparison with other trials, then a checkpoint."""
@@ -315,17 +306,23 @@ def stored_outcomes(store: Store, sweep: str, chances: Mapping[str, float]) -> d
         store: the results root.
         sweep: its name.
         chances: accuracy of guessing, by benchmark; cells on others are left out.
+
+    Raises:
+        UnavailableError: the root cannot be read.
     """
     own = {name: method.learner.minimum for name, method in METHODS.items()}
     with store.database(sweep) as database:
         sql = "SELECT cell_id, status, method, benchmark FROM runs"
-        cells = database.execute(sql).fetchall()
-        rows = database.execute(
-            """
-            SELECT cell_id, minimum, list((after_task, accuracy) ORDER BY after_task, eval_task)
-            FROM accuracies GROUP BY ALL
-            """
-        ).fetchall()
+        try:
+            cells = database.execute(sql).fetchall()
+            rows = database.execute(
+                """
+                SELECT cell_id, minimum, list((after_task, accuracy) ORDER BY after_task, eval_task)
+                FROM accuracies GROUP BY ALL
+                """
+            ).fetchall()
+        except duckdb.InvalidInputException as problem:  # what it makes of ours, when it reads on
+            raise UnavailableError(one_line(problem)) from None
     pairs = {(cell, minimum): found for cell, minimum, found in rows}
     return {
         cell: outcome(status, accuracy_curve(pairs.get((cell, own[method]), ())), chances[where])
