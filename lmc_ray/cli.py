@@ -328,7 +328,7 @@ def bench(
 
     Each worker trains three tasks and is timed on the second. Where several stack sizes are
     compared, the one with which a cell of each method takes least time is noted in the cache
-    folder.
+    folder, unless --workers is given.
     """
     from lmc_ray.bench.compare import compared, workloads
     from lmc_ray.bench.recommend import best, remember
@@ -369,10 +369,13 @@ def bench(
             if chosen is None:
                 typer.echo(f"best at batch {size}: no stack size was measured with every method")
                 continue
-            try:
-                noted = str(remember(chosen))
-            except OSError as problem:
-                noted = f"not noted for sweeps: {problem}; LMC_CACHE may name a folder for it"
+            if workers is not None:  # a wish, and no finding about the machine
+                noted = "not noted for sweeps: leave --workers out for that"
+            else:
+                try:
+                    noted = str(remember(chosen))
+                except OSError as problem:
+                    noted = f"not noted for sweeps: {problem}; LMC_CACHE may name a folder for it"
             typer.echo(
                 f"best at batch {size}: {chosen.workload.workers} workers with stacks of"
                 f" {chosen.workload.replicas} ({noted})"

@@ -1,9 +1,9 @@
 """How public implementations of MC-SGD differ: each one's switches, at one configuration.
 
 The configuration is the one that ships for the formula on the benchmark (for --network if that has
-one of its own, else for the usual network), or the one below; nothing is searched. `mcsgd` is the
-paper's formula, the others do as the authors' release, CL-Gym and SequeL (PyTorch, JAX) do: see
-lmc_ray/learners/presets.py.
+one of its own, else for the usual network), or the one below; nothing is searched on validation
+data. `mcsgd` is the paper's formula, the others do as the authors' release, CL-Gym and SequeL
+(PyTorch, JAX) do: see lmc_ray/learners/presets.py.
 """
 
 try:
@@ -18,8 +18,10 @@ PRESETS = ("author", "cl-gym", "sequel-torch", "sequel-jax")
 
 def studies(benchmark: str, network: str | None) -> list[Study]:
     """The formula on a benchmark, and each implementation of it."""
-    found = [tuned(benchmark, name, network) for name in ("formula", "mcsgd")]
-    space = next(filter(None, found), UNTUNED)
+    found = [tuned(benchmark, name, network) or {} for name in ("formula", "mcsgd")]
+    # What was tuned for other weights along the path is no configuration of the formula.
+    exact = (each for each in found if each and each.get("path_weight", "exact") == "exact")
+    space = next(exact, UNTUNED)
     others = [Study(method="mcsgd", label=name, preset=name, space=space) for name in PRESETS]
     return [Study(method="mcsgd", space=space), *others]
 

@@ -179,6 +179,8 @@ def test_bench_writes_a_table(lmc, tmp_path, monkeypatch):
     done = lmc("bench", "--method", "naive-sgd", "--replicas", "1", "--replicas", "2", *how)
     assert done.status == 0, done.err
     assert "best at batch 16: 1 workers with stacks of" in done.out
+    assert "not noted for sweeps: leave --workers out" in done.out
+    assert not (tmp_path / "cache" / "speeds.json").exists(), "a wish is no finding"
     asked = lmc("query", root, "SELECT replicas, plain_ratio > 0 FROM speeds ORDER BY 1")
     assert asked.out.count("true") == 2
 

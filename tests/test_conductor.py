@@ -763,11 +763,25 @@ def test_every_proposal_of_a_pack_is_told_its_own_outcome(tmp_path: Path) -> Non
     assert conductor.done == 3
 
 
+def test_pruned_by_another_kind_of_sweep_is_not_pruned(tmp_path: Path) -> None:
+    """With few trials both kinds propose the same, but only one has limits for them."""
+    few = small(trials=10, generation=5, seeds=0)
+    sweep = Sweep(tmp_path, studies=[study()], protocol=replace(few, asynchronous=True))
+    sweep.run(workers=1)
+    states = {state for _, _, _, state, *_ in sweep.trials()}
+    assert "pruned" in states
+    with pytest.raises(UserError, match="made with other options"):
+        replace(sweep, protocol=few).run()
+
+
 def test_a_pack_that_fails_has_failed_for_every_block(tmp_path: Path) -> None:
     conductor = driver(tmp_path, 4, study("multitask"))
     pack = conductor.suggest("one")["pack"]
     assert len(pack.blocks) == 2
     conductor.on_trial_complete("one", error=True)
+    assert not conductor.failed, "Tune does not try again where the worker was to be used again"
+    assert conductor.suggest("two")["pack"] == pack
+    conductor.on_trial_complete("two", error=True)
     assert conductor.failed == list(pack.blocks)
     states = [each.trial and each.trial.state for each in conductor.studies[0].proposals[:3]]
     assert states == ["failed"] * 2 + [None]

@@ -175,6 +175,8 @@ def test_kinds_of_images(tmp_path, mode: str, channels: int) -> None:
 def test_other_files_in_a_tree_are_left_alone(tmp_path) -> None:
     tree = write_tree(tmp_path / "tree", TRAIN, TEST)
     before = load(f"split-{tree}").fingerprint
+    photo = tree / "train" / "c0" / "0000.png"
+    photo.rename(photo.with_suffix(".jfif"))  # whatever the ending says: it is an image
     (tree / "train" / "c0" / "notes.txt").write_text("not an image")
     (tree / "train" / "c0" / ".hidden.png").write_text("not an image")
     (tree / "train" / ".cache").mkdir()
@@ -482,6 +484,31 @@ def test_rows_that_cannot_be_used(tmp_path) -> None:
     beyond = pa.array([2**64 - 1], pa.uint64())  # what -1 becomes in an unsigned column
     write_columns(file, {"image": [good], "label": beyond})
     assert f"{file} row 0: the label is {2**64 - 1};" in reported(f"split-{tmp_path}")
+
+
+def test_the_same_files_sorted_otherwise_by_links_are_another_set(tmp_path) -> None:
+    """Fine and coarse classes of one store of pictures, decoded one after the other."""
+    tree = write_tree(tmp_path / "all", TRAIN, TEST)
+    for name, classes in (("fine", (0, 1, 2, 3)), ("coarse", (0, 0, 1, 1))):
+        for split in ("train", "test"):
+            for label, linked in enumerate(classes):
+                folder = tmp_path / name / split / f"c{linked}"
+                folder.mkdir(parents=True, exist_ok=True)
+                for file in (tree / split / f"c{label}").iterdir():
+                    (folder / f"{label}-{file.name}").symlink_to(file)
+    fine, coarse = (load(f"split-{tmp_path}/{name}") for name in ("fine", "coarse"))
+    assert (fine.classes, coarse.classes) == (4, 2)
+    assert fine.fingerprint != coarse.fingerprint
+
+
+@pytest.mark.parametrize("left", ["train-00000-of-00001.parquet", "train.parquet"])
+def test_files_of_two_exports(tmp_path, left: str) -> None:
+    """Images twice, and validation images among those trained on."""
+    folder = write_parquet_folder(tmp_path / "own", TRAIN, TEST)
+    (folder / "train-00000-of-00001.parquet").rename(folder / left)
+    for number in (0, 1):
+        write_parquet(folder / f"train-0000{number}-of-00002.parquet", TRAIN)
+    assert "several exports of the train split" in reported(f"split-{folder}")
 
 
 def test_a_link_to_nowhere_is_named(tmp_path) -> None:

@@ -495,6 +495,28 @@ def test_what_cannot_be_compared_is_told(tmp_path: Path, lmc):
     assert "mcsgd and ewc are in no sweep together" in err
 
 
+def test_a_method_that_diverges_now_and_then_does_not_hold(tmp_path: Path, lmc):
+    """The seeds that came to their end say nothing of the others, in no table."""
+    store = Store(str(tmp_path))
+    rotated_mnist(store, "mcsgd", SIX)
+    rotated_mnist(store, "er", [each - 0.1 for each in SIX])
+    place = {"benchmark": "rotated-mnist", "tasks": 20, "angle": 9.0}
+    place |= {"network": "mlp-256-256", "epochs": 1}
+    lost = [run(f"l{seed}", seed, status="diverged", **place) for seed in (6, 7)]
+    more = [run(f"e{seed}", seed, method="er", average_accuracy=0.7, **place) for seed in (6, 7)]
+    permuted = run("p", benchmark="permuted-mnist", average_accuracy=0.5)
+    store.commit("paper", "more", {"runs": [*lost, *more, permuted]})
+    status, out, err = lmc("compare", str(tmp_path), "--method", "mcsgd", "--baseline", "er")
+    assert (status, "better" in out) == (2, True)
+    assert "not compared: MC-SGD diverged on 2 of the seeds that ER finished" in err
+    status, out, err = lmc("compare", str(tmp_path), "--method", "er", "--baseline", "mcsgd")
+    assert (status, err) == (3, ""), "it is the baseline's loss"
+    with store.database() as database:
+        sheets = [*accuracy_sheets(database), *overview_sheets(database)]
+    told = [sheet.title for sheet in sheets if "2 of 8 seeds diverged" in " ".join(sheet.notes)]
+    assert len(told) == 3, told
+
+
 def test_points_of_a_front_are_compared_once(tmp_path: Path):
     store = Store(str(tmp_path))
     rotated_mnist(store, "mcsgd", SIX, 1)
@@ -597,7 +619,7 @@ def test_nothing_is_confirmed_yet(tmp_path: Path):
 def test_the_papers_numbers_are_for_its_own_tasks():
     own = {"benchmark": "rotated-mnist", "tasks": 20, "angle": 9.0, "method": "mcsgd"}
     own |= {"network": "mlp-256-256", "epochs": 1, "memory_per_class": 1}
-    own |= {"multitask_schedule": None, "replay_batch_size": None}
+    own |= {"multitask_schedule": None, "replay_batch_size": None, "fingerprint": None}
     printed = paper.published(own)
     assert printed
     assert (printed.accuracy, printed.forgetting) == (82.3, 0.08)
@@ -611,6 +633,7 @@ def test_the_papers_numbers_are_for_its_own_tasks():
         {"method": "ema"},
         {"method": "multitask", "memory_per_class": None, "multitask_schedule": "growing"},
         {"replay_batch_size": 10},
+        {"fingerprint": "of other images, in a folder called mnist"},
     ):
         assert paper.published(own | other) is None
     assert paper.published(own | {"method": "multitask", "multitask_schedule": "joint"})

@@ -289,6 +289,31 @@ def test_a_block_is_lost_when_patience_is_at_its_end(
     assert rows(root)["runs"] == []
 
 
+def test_a_checkpoint_that_cannot_be_read_only_costs_time(tmp_path: Path, place: Place) -> None:
+    """Torn by whatever: its pack starts anew, to the same end."""
+    what = block(place, "mcsgd", {})
+    trainable = StackTrainable(config=config(tmp_path, what))
+    trainable.train()
+    (file,) = (tmp_path / ".checkpoints").rglob("*.pt")
+    data = file.read_bytes()
+    for torn in (b"", data[: len(data) // 2], b"nonsense"):
+        file.write_bytes(torn)
+        again = StackTrainable(config=config(tmp_path, what))
+        assert again.resumed is None
+        assert again.training.task == 0
+
+
+def test_a_device_that_is_full_before_the_first_step_halves_the_stack_too(
+    tmp_path: Path, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> Training:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr("lmc_ray.sweep.trainable.training_of", full)
+    result = StackTrainable(config=config(tmp_path, block(place, "naive-sgd", {}, {}))).train()
+    assert result["too_large"] == 2
+
+
 def test_a_block_whose_checkpoints_cannot_be_written_goes_on(
     tmp_path: Path, whole: Callable[[str], Whole]
 ) -> None:

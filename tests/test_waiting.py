@@ -284,10 +284,13 @@ def test_taken_over_failed_resumed_and_waiting_blocks(tmp_path: Path, log: Path)
     ):
         driver.on_trial_result("one", result)
     driver.on_trial_complete("one", error=True)
+    driver.suggest("two")
+    driver.on_trial_complete("two", error=True)
     name = f"{block.study} on rotated-digits trial {block.trial}"
-    assert lines(log)[-3:] == [
+    assert lines(log)[-4:] == [
         f"resumed {name} (after task 2 on node7, process 42): {ids}",
         f"commit retried {name} ([Errno 5] Input/output error): {ids}",
+        f"run again {name}: {ids}",
         f"failed {name}: {ids}",
     ]
 

@@ -12,7 +12,10 @@ from lmc_ray.benchmarks.protocol import Arrays
 from lmc_ray.benchmarks.source import Found, stat_identity
 from lmc_ray.errors import UserError
 
-_ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+_ENDINGS = {
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".avif", ".jp2"),
+    *(".tif", ".tiff", ".ppm", ".pgm"),
+}
 
 
 def held_by(folder: Path) -> bool:

@@ -43,6 +43,12 @@ def _files(folder: Path, split: str) -> list[Path]:
     names = _names(folder, split)
     if not names:
         raise UserError(f"{folder} has no {split} split: add {split}-*.parquet")
+    exports = {(shard[2] if (shard := _SHARD.search(name)) else None) for name in names}
+    if len(exports) > 1:
+        raise UserError(
+            f"{folder} has files of several exports of the {split} split ({names[0]},"
+            f" {names[-1]}): leave those of one, or images would be there twice"
+        )
     for name in names:
         if shard := _SHARD.search(name):
             digits, total = len(shard[1]), shard[2]

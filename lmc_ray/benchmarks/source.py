@@ -84,11 +84,15 @@ def reading(where: str) -> Iterator[None]:
 
 
 def stat_identity(files: Iterable[Path]) -> str:
-    """Name, size and modification time of files: unchanged files need no second decoding."""
+    """Name, size and modification time of files: unchanged files need no second decoding.
+
+    A link counts by its own name, which may say the class, and by what it leads to.
+    """
     parts = []
     for file in files:
         stat = file.stat()
-        parts.append(f"{file.resolve()}|{stat.st_size}|{stat.st_mtime_ns}")
+        names = dict.fromkeys((file.absolute(), file.resolve()))
+        parts.append("|".join(map(str, (*names, stat.st_size, stat.st_mtime_ns))))
     return "\n".join(parts)
 
 

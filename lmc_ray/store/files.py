@@ -8,6 +8,7 @@ A data file appears whole or not at all, and never changes afterwards:
 
 import os
 import re
+import uuid
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -198,7 +199,8 @@ def write_whole(filesystem: fs.FileSystem, path: str, data: bytes) -> None:
         OSError: it could not be written; then no file of that name came to be.
     """
     folder, name = path.rsplit("/", 1)
-    temporary = f"{folder}/.{name}{TEMPORARY}"
+    # Two writers of one name, such as two attempts at a checkpoint, must not meet in one file.
+    temporary = f"{folder}/.{name}.{uuid.uuid4().hex}{TEMPORARY}"
     if isinstance(filesystem, fs.LocalFileSystem):
         _make_folder(Path(folder))
         try:

@@ -49,6 +49,7 @@ def run_analyses(
     Raises:
         UserError: a minimum is missing, was altered or is another network's, or the results root
             could not be written for too long.
+        FailedError: some could not be measured; all others have been.
     """
     waiting = _missing(plan.analyses, store, workplace)
     done = len(plan.analyses) - len(waiting)
@@ -56,6 +57,7 @@ def run_analyses(
         num_cpus=workplace.threads, num_gpus=machine.gpus_per_trial, max_retries=MAX_FAILURES
     )(measure)
     running: dict[Any, Analysis] = {}
+    failed: list[FailedError] = []
     with Progress(console, "measurements") as progress:
         progress.show(done, len(plan.analyses), {})
         try:
@@ -66,13 +68,18 @@ def run_analyses(
                     running[remote.remote(workplace, analysis, files)] = analysis
                 for ended in ray.wait(list(running), num_returns=1, timeout=LOOK)[0]:
                     analysis = running.pop(ended)
-                    _finish(ended, analysis)
+                    try:
+                        _finish(ended, analysis)
+                    except FailedError as problem:  # the others are measured all the same
+                        failed.append(problem)
                     done += 1
                     progress.ran()
                     progress.show(done, len(plan.analyses), {})
         finally:
             for left in running:
                 ray.cancel(left, force=True)
+    if failed and not (waiting or running):
+        raise FailedError("\n".join(map(str, failed)))
     return not (waiting or running)
 
 
@@ -153,9 +160,10 @@ def _missing(analyses: Sequence[Analysis], store: Store, workplace: Workplace) -
         UserError: the results root could not be written for too long.
     """
     sweep = workplace.sweep
-    found = store.find([each.id for each in analyses])
+    ids = [each.id for each in analyses]
+    found = reached(lambda: store.find(ids), workplace.patience)
     if elsewhere := [cell for cell, row in found.items() if row["sweep"] != sweep]:
-        here = store.committed(sweep)
+        here = reached(lambda: store.committed(sweep), workplace.patience)
         if linked := {cell: {} for cell in elsewhere if cell not in here}:
             attempt = uuid.uuid4().hex
             until_written(

@@ -105,7 +105,7 @@ def until_written(write: Callable[[], object], root: str, sweep: str, patience: 
             check_flag(root)
             write()
             check_flag(root)  # else it went somewhere that nobody will look at
-        except OSError as problem:
+        except (OSError, UnavailableError) as problem:
             if not backoff.wait():
                 raise out_of_reach(root, sweep, one_line(problem)) from None
         else:

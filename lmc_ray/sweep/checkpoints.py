@@ -51,7 +51,10 @@ class Checkpoints:
                 data = file.read()
         except OSError:
             return None
-        return torch.load(io.BytesIO(data), weights_only=False)
+        try:
+            return torch.load(io.BytesIO(data), weights_only=False)
+        except Exception:  # whatever is wrong with it: it only saves work
+            return None
 
     def remove(self, pack: Pack) -> None:
         """Forget the pack: it is committed."""

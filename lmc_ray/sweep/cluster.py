@@ -65,6 +65,8 @@ def connect() -> Resources:
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     # Nor does anybody read its state, all trials so far, which it would write now and then.
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", str(2**31))
+    # Which trials did not complete is told by us, and some have been run again since.
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
     # In a short sweep its copy at the start meets that at the end, and may miss a file: no news.
     logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # ours serves the whole command

@@ -78,6 +78,8 @@ class Conductor(Searcher):
         """Whether a block has failed because one replica was too much for the memory."""
         self.problem: UserError | None = None
         """What the user has to mend before the sweep can go on."""
+        self._again: set[tuple[str, ...]] = set()
+        """Blocks that Tune has given up once, by their cells."""
         self._elsewhere: dict[str, str] = {}
         self._outcomes: dict[str, dict[str, Outcome]] = {}
         self._written: dict[Key, tuple[str, list[str]]] = {}
@@ -151,6 +153,13 @@ class Conductor(Searcher):
             return
         if result.get("too_large", 0) > 1:
             self._halve(study, blocks, result["too_large"])
+            return
+        if error and not self._again.issuperset(keys := {_key(block) for block in blocks}):
+            # Where the worker is lost that Tune was to use again, it has not tried a second time.
+            self._again |= keys
+            for block in blocks:
+                tell_block("run again", block)
+            self.ready.appendleft((study, blocks))
             return
         self.too_large |= "too_large" in result
         ended = {} if error or outcomes is None else dict(outcomes)
@@ -337,7 +346,20 @@ class Conductor(Searcher):
         params = study.proposals[block.trial].params
         _, cells = self._written.get(key, ("", [cell.id for cell in block.cells]))
         same = [cell.id for cell in block.cells] == cells
-        return not same or self._known.get(key, params) != params
+        return not same or self._known.get(key, params) != params or self._pruned(study, block)
+
+    def _pruned(self, study: StudyRun, block: Block) -> bool:
+        """Whether a cell was pruned where this block has no limit: by other proposals' medians."""
+        if study.protocol.asynchronous:
+            return False
+        ended = (self.ledger.get(cell.id) for cell in block.cells)
+        limits = block.prune_below
+        return any(
+            each.status == "pruned"
+            and (len(each.curve) > len(limits) or limits[len(each.curve) - 1] is None)
+            for each in ended
+            if each is not None
+        )
 
     def _other_sweep(self, reason: str) -> UserError:
         return UserError(
@@ -455,6 +477,10 @@ def _tell_outcomes(
 def _host(result: Mapping[str, Any]) -> str:
     """Where Tune says that a result comes from."""
     return f"{result.get('hostname')}, process {result.get('pid')}"
+
+
+def _key(block: Block) -> tuple[str, ...]:
+    return tuple(cell.id for cell in block.cells)
 
 
 def _trial_row(study: StudyRun, number: int) -> dict[str, Any] | None:

@@ -170,7 +170,7 @@ def _run(
     if conductor.problem:
         raise conductor.problem
     if conductor.failed:
-        tries = f"{MAX_FAILURES + 1} times each: {problem}"
+        tries = f"again and again: {problem}"
         reason = "out of memory with one replica" if conductor.too_large else tries
         raise FailedError(_failure(conductor.failed, reason))
     if conductor.finished:

@@ -75,6 +75,9 @@ class StackTrainable(tune.Trainable):
         nothing = {"accuracy": 0.0, "task": 0, "done": True}
         if self.mistake is not None:
             return nothing | {"mistake": self.mistake}
+        if self.too_large:  # no less so with what it had learned
+            self.checkpoints.remove(self.pack)
+            return nothing | {"too_large": len(self.pack.cells)}
         if self.lost is not None:
             return nothing | {"lost": f"{self.lost}, on node {socket.gethostname()}"}
         try:
@@ -103,21 +106,29 @@ class StackTrainable(tune.Trainable):
         first = self.pack.cells[0]
         self.mistake: str | None = None
         self.lost: str | None = None
+        self.too_large = False
+        vars(self).pop("training", None)  # the pack before: its images may fill the device
         try:
             check_code(first)
             benchmark = benchmark_at(self.workplace, first.place)
         except UserError as problem:  # not an error for Ray, which would only try it again
             self.mistake = str(problem)
             return
-        self.training = training_of(self.pack, benchmark)
         where = self.workplace.results, self.workplace.sweep
         try:  # an object store is asked where it is
             self.checkpoints = reached(lambda: Checkpoints(*where), self.workplace.patience)
         except UnavailableError as problem:
             self.lost = str(problem)
             return
-        if state := self.checkpoints.load(self.pack):
-            self.training.restore(state["training"])
+        state = self.checkpoints.load(self.pack)
+        try:
+            self.training = training_of(self.pack, benchmark)
+            if state:
+                self.training.restore(state["training"])
+        except torch.OutOfMemoryError:
+            self.too_large = True
+            return
+        if state:
             self.started_at = state["started_at"]
             self.resumed = self.training.task
 

@@ -172,8 +172,12 @@ def _sheet(rows: Sequence[AccuracyRow]) -> Sheet:
 
 def row_notes(rows: Sequence[AccuracyRow]) -> list[str]:
     """What is to be said of single configurations: their settings, and seeds that diverged."""
-    notes = [row.group.note for row in rows if row.group.differences]
-    return notes + [
+    return [row.group.note for row in rows if row.group.differences] + divergence_notes(rows)
+
+
+def divergence_notes(rows: Sequence[AccuracyRow]) -> list[str]:
+    """How many seeds diverged; a mean says nothing of them."""
+    return [
         f"{row.group.label}: {row.diverged} of {len(row.group.runs)} seeds diverged (the loss "
         "became NaN or infinite); in none of the means"
         for row in rows
@@ -211,7 +215,12 @@ def _paper_sheet(rows: Sequence[AccuracyRow]) -> Sheet:
         )
     first = rows[0].group.runs[0]
     either = f"network: {first['network']}, one of two that the paper may have had"
-    notes = [_WELCH, _PAPER, *([either] if first["network"] in paper.RESNETS else [])]
+    notes = [
+        *divergence_notes(rows),
+        _WELCH,
+        _PAPER,
+        *([either] if first["network"] in paper.RESNETS else []),
+    ]
     return Sheet(f"beside the paper: {title(first)}", columns, cells, notes)
 
 

@@ -78,7 +78,7 @@ class Compared:
 
     Attributes:
         comparisons: those that could be made.
-        missing: in words, those that could not, and why.
+        missing: in words, those that could not, wholly or in part, and why.
     """
 
     comparisons: Sequence[Comparison]
@@ -128,6 +128,7 @@ def compare(
                 beside.add(name)
                 if found := _differences(a, b):
                     pairs.append((a, b, paired(found)))
+                    missing += _diverged_beside(a, b)
                 else:
                     missing.append(_nothing_in_common(a, b))
     for name in baselines:
@@ -157,6 +158,19 @@ def _nothing_in_common(*groups: Group) -> str:
     why = ", ".join(diverged) or "other seeds each"
     labels = " and ".join(group.label for group in groups)
     return f"{labels} have no finished seed in common on {title(groups[0].runs[0])}: {why}"
+
+
+def _diverged_beside(a: Group, b: Group) -> list[str]:
+    """What no difference shows: seeds on which the method diverged and its baseline did not."""
+    lost = {run["seed"] for run in b.finished} & {run["seed"] for run in a.runs}
+    lost -= {run["seed"] for run in a.finished}
+    if not lost:
+        return []
+    where = title(a.runs[0])
+    return [
+        f"{a.label} diverged on {len(lost)} of the seeds that {b.label} finished, on {where}: what"
+        " is compared are the others only"
+    ]
 
 
 def _cells(*groups: Group) -> tuple[frozenset[str], ...]:

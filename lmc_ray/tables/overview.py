@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from lmc_ray.tables.accuracy import AccuracyRow, accuracy_rows
+from lmc_ray.tables.accuracy import AccuracyRow, accuracy_rows, divergence_notes
 from lmc_ray.tables.groups import METHODS, study_order
 from lmc_ray.tables.sheet import NOT_AVAILABLE, Sheet, spread
 
@@ -36,12 +36,17 @@ def _sheet(sweep: str, settings: list[list[AccuracyRow]]) -> Sheet:
         ),
     )
     firsts = [rows[0].group.runs[0] for rows in settings]
+    notes = [
+        f"{rows[0].group.runs[0]['benchmark']}: {note}"
+        for rows in settings
+        for note in divergence_notes(rows)
+    ]
     columns = [f"{run['benchmark']}\n{run['tasks']} tasks" for run in firsts]
     return Sheet(
         f"all benchmarks, test split, sweep {sweep}",
         ["method", *columns],
         [[name, *(of.get(name, NOT_AVAILABLE) for of in cells)] for name in ordered],
-        [_NOTE],
+        [*notes, _NOTE],
     )
 
 
