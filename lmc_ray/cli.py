@@ -168,7 +168,8 @@ def compare(
     """Compare confirmed methods or labelled studies seed by seed: difference, interval, test.
 
     Exit status 3 if the method is worse than a baseline, 2 if something could not be compared (a
-    method whose seeds have all diverged, say), 0 if the method holds.
+    method whose seeds have all diverged, say) or the method diverged on seeds that a baseline
+    finished, 0 if the method holds.
     """
     from lmc_ray.tables import compare, compare_sheets, render
 
@@ -177,7 +178,9 @@ def compare(
     _put(render(compare_sheets(compared.comparisons), form).encode(), output)
     if compared.missing:
         typer.echo("lmc-ray: not compared: " + "; ".join(compared.missing), err=True)
-    if compared.worse or compared.missing:
+    for line in compared.diverged:
+        typer.echo(f"lmc-ray: {line}", err=True)
+    if compared.worse or compared.missing or compared.diverged:
         raise typer.Exit(3 if compared.worse else 2)
 
 

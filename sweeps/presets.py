@@ -18,9 +18,11 @@ PRESETS = ("author", "cl-gym", "sequel-torch", "sequel-jax")
 
 def studies(benchmark: str, network: str | None) -> list[Study]:
     """The formula on a benchmark, and each implementation of it."""
-    found = [tuned(benchmark, name, network) or {} for name in ("formula", "mcsgd")]
+    ships = [
+        tuned(benchmark, name, where) for where in (network, None) for name in ("formula", "mcsgd")
+    ]
     # What was tuned for other weights along the path is no configuration of the formula.
-    exact = (each for each in found if each and each.get("path_weight", "exact") == "exact")
+    exact = (each for each in ships if each and each.get("path_weight", "exact") == "exact")
     space = next(exact, UNTUNED)
     others = [Study(method="mcsgd", label=name, preset=name, space=space) for name in PRESETS]
     return [Study(method="mcsgd", space=space), *others]

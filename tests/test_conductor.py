@@ -21,7 +21,7 @@ from lmc_ray.store import Store
 from lmc_ray.store.schemas import VERSION_KEY
 from lmc_ray.sweep import Range, Study
 from lmc_ray.sweep.cells import Block, Outcome, Pack, Place
-from lmc_ray.sweep.conductor import Conductor
+from lmc_ray.sweep.conductor import MAX_FAILURES, Conductor
 from lmc_ray.sweep.packs import Packing
 from lmc_ray.sweep.script import superseded
 from lmc_ray.sweep.study import Protocol, StudyRun
@@ -781,8 +781,10 @@ def test_a_pack_that_fails_has_failed_for_every_block(tmp_path: Path) -> None:
     conductor.on_trial_complete("one", error=True)
     assert not conductor.failed, "Tune does not try again where the worker was to be used again"
     assert conductor.suggest("two")["pack"] == pack
+    conductor.recovered["two"] = MAX_FAILURES - 1  # by Tune
     conductor.on_trial_complete("two", error=True)
     assert conductor.failed == list(pack.blocks)
+    assert conductor.given_up == ["two"]
     states = [each.trial and each.trial.state for each in conductor.studies[0].proposals[:3]]
     assert states == ["failed"] * 2 + [None]
 

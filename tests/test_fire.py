@@ -194,7 +194,7 @@ def test_a_disk_that_fills_up_or_is_not_mounted(calm: Calm, tmp_path: Path) -> N
                 r" .* same command again \(--name mine\).*\n",
                 ended.err,
             )
-            assert not list(root.rglob("*.parquet.tmp"))
+            assert not list(root.rglob("*.parquet.*.tmp"))
             filler.unlink()
             assert not [f for f in Store(str(root)).verify() if not f.harmless]
             check_undisturbed(root, whole(root, *NAME), calm)

@@ -462,7 +462,7 @@ def test_what_fails_for_good_is_told_and_the_rest_reported(tmp_path: Path) -> No
     with started(root, *NAME, "--trials", "2", environment=site) as driver:
         ended = driver.wait()
     assert ended.status == 1
-    assert re.search("small: error: .* blocks failed .* again and again", ended.err)
+    assert re.search("small: error: .* blocks failed .* 4 times each", ended.err)
     assert "broken on purpose" in ended.err, "the worker's traceback"
     assert "runner.py" not in ended.err, "the driver's own says nothing"
     assert "Stable SGD" in ended.tables

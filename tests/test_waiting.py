@@ -285,6 +285,7 @@ def test_taken_over_failed_resumed_and_waiting_blocks(tmp_path: Path, log: Path)
         driver.on_trial_result("one", result)
     driver.on_trial_complete("one", error=True)
     driver.suggest("two")
+    driver.recovered["two"] = 3
     driver.on_trial_complete("two", error=True)
     name = f"{block.study} on rotated-digits trial {block.trial}"
     assert lines(log)[-4:] == [

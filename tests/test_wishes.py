@@ -280,15 +280,23 @@ def test_a_control_has_all_settings_of_its_study() -> None:
     assert {name: vars(one)[name] for name in shared} == {n: vars(other)[n] for n in shared}
 
 
-@pytest.mark.parametrize("script", ["ablation.py", "presets.py"])
-def test_a_script_starts_from_what_ships_for_the_network(script: str) -> None:
-    declared = runpy.run_path(str(Path(__file__).parent.parent / "sweeps" / script))["studies"]
-    with_others = [tuned("split-cifar100", "mcsgd", "stable-resnet-20"), None]
-    for network, ships in zip(("stable-resnet-20", None), with_others, strict=True):
-        found = fixed(declared("split-cifar100", network)[0].space)
-        wanted = ships or tuned("split-cifar100", "mcsgd")
-        assert wanted
-        assert found["learning_rate"] == wanted["learning_rate"]
+def test_a_script_starts_from_what_ships_for_the_network() -> None:
+    cifar, network = "split-cifar100", "stable-resnet-20"
+    own, usual = tuned(cifar, "mcsgd", network), tuned(cifar, "mcsgd")
+    assert own
+    assert usual
+    for given, ships in ((network, own), (None, usual)):
+        found = fixed(ABLATION["studies"](cifar, given)[0].space)
+        assert found == {n: v for n, v in ships.items() if n != "connect_learning_rate"} | found
+        assert found["learning_rate"] == ships["learning_rate"]
+
+
+@pytest.mark.parametrize("network", ["stable-resnet-20", None])
+def test_the_formula_is_set_as_it_was_tuned(network: str | None) -> None:
+    """Not as MC-SGD was with other weights along the path, even if that is the network's own."""
+    (formula, *_) = PRESETS_SCRIPT["studies"]("split-cifar100", network)
+    assert formula.space == tuned("split-cifar100", "mcsgd")
+    assert formula.space.get("path_weight", "exact") == "exact"
 
 
 def test_what_ships_may_be_searched_around(

@@ -43,12 +43,18 @@ def _files(folder: Path, split: str) -> list[Path]:
     names = _names(folder, split)
     if not names:
         raise UserError(f"{folder} has no {split} split: add {split}-*.parquet")
-    exports = {(shard[2] if (shard := _SHARD.search(name)) else None) for name in names}
-    if len(exports) > 1:
-        raise UserError(
-            f"{folder} has files of several exports of the {split} split ({names[0]},"
-            f" {names[-1]}): leave those of one, or images would be there twice"
-        )
+    exports: dict[str, set[str]] = {}
+    for name in names:
+        shard = _SHARD.search(name)
+        stem = name[: shard.start()] if shard else name.removesuffix(".parquet")
+        exports.setdefault(stem, set()).add(shard[2] if shard else "1")
+    for stem, totals in exports.items():
+        if len(totals) > 1:
+            counts = " and in ".join(sorted(totals))
+            raise UserError(
+                f"{folder} has {stem}*.parquet of several exports, in {counts} parts: leave those"
+                " of one, or images would be there twice"
+            )
     for name in names:
         if shard := _SHARD.search(name):
             digits, total = len(shard[1]), shard[2]

@@ -218,8 +218,13 @@ def write_whole(filesystem: fs.FileSystem, path: str, data: bytes) -> None:
         _write_stream(filesystem, path, data)
     else:
         filesystem.create_dir(folder, recursive=True)
-        _write_stream(filesystem, temporary, data)
-        filesystem.move(temporary, path)
+        try:
+            _write_stream(filesystem, temporary, data)
+            filesystem.move(temporary, path)
+        except OSError:
+            with suppress(OSError):
+                filesystem.delete_file(temporary)
+            raise
 
 
 def _write_stream(filesystem: fs.FileSystem, path: str, data: bytes) -> None:

@@ -32,9 +32,10 @@ from lmc_ray.store.files import one_line
 from lmc_ray.sweep.analyses import Analysis, Plan, Weights
 from lmc_ray.sweep.backoff import LOOK, reached, until_written
 from lmc_ray.sweep.cells import PROTOCOL
+from lmc_ray.sweep.conductor import MAX_FAILURES
 from lmc_ray.sweep.events import tell
 from lmc_ray.sweep.progress import Progress
-from lmc_ray.sweep.runner import MAX_FAILURES, Machine
+from lmc_ray.sweep.runner import Machine
 from lmc_ray.sweep.trainable import Workplace, benchmark_at, device_name, setting_of
 from lmc_ray.version import git_commit, version
 

@@ -67,9 +67,9 @@ class Checkpoints:
         with suppress(OSError):
             files = self._filesystem.get_file_info(fs.FileSelector(self._folder))
             for file in files:
-                if file.base_name.partition("-")[0] in done:
+                if _study(file) in done:
                     self._filesystem.delete_file(file.path)
-            if all(file.base_name.partition("-")[0] in done for file in files):
+            if all(_study(file) in done for file in files):
                 self._filesystem.delete_dir(self._folder)
         if isinstance(self._filesystem, fs.LocalFileSystem):
             with suppress(OSError):
@@ -80,6 +80,11 @@ class Checkpoints:
         blocks = [([cell.id for cell in block.cells], block.prune_below) for block in pack.blocks]
         study = _hashed(pack.cells[0].place.benchmark, pack.blocks[0].study)
         return f"{self._folder}/{study}-{_hashed(blocks, version())}.pt"
+
+
+def _study(file: fs.FileInfo) -> str:
+    """Whose checkpoint it is, also of one that was torn while it was written."""
+    return file.base_name.removeprefix(".").partition("-")[0]
 
 
 def _hashed(*parts: Any) -> str:

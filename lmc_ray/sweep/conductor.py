@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile
@@ -25,6 +25,9 @@ from lmc_ray.sweep.trainable import Workplace, stored_outcomes
 
 Key = tuple[str, str, int | None]
 """A study's benchmark and name, and a number of its trials."""
+
+MAX_FAILURES = 3
+"""How often a pack may lose its worker before its blocks count as failed."""
 
 _EVENTS = {"finished": "committed", "pruned": "pruned", "diverged": "diverged"}
 
@@ -78,8 +81,12 @@ class Conductor(Searcher):
         """Whether a block has failed because one replica was too much for the memory."""
         self.problem: UserError | None = None
         """What the user has to mend before the sweep can go on."""
-        self._again: set[tuple[str, ...]] = set()
-        """Blocks that Tune has given up once, by their cells."""
+        self.recovered: Counter[str] = Counter()
+        """How often Tune itself has tried a pack again, by its trial's id there."""
+        self.given_up: list[str] = []
+        """The ids of packs that have failed for good."""
+        self._failures: Counter[tuple[str, ...]] = Counter()
+        """How often a block has lost its worker, or its worker an error, by its cells."""
         self._elsewhere: dict[str, str] = {}
         self._outcomes: dict[str, dict[str, Outcome]] = {}
         self._written: dict[Key, tuple[str, list[str]]] = {}
@@ -154,13 +161,14 @@ class Conductor(Searcher):
         if result.get("too_large", 0) > 1:
             self._halve(study, blocks, result["too_large"])
             return
-        if error and not self._again.issuperset(keys := {_key(block) for block in blocks}):
-            # Where the worker is lost that Tune was to use again, it has not tried a second time.
-            self._again |= keys
+        if error and self._lost(trial_id, blocks) <= MAX_FAILURES:
+            # Tune gives up at once where the worker is lost that it was to use again.
             for block in blocks:
                 tell_block("run again", block)
             self.ready.appendleft((study, blocks))
             return
+        if error:
+            self.given_up.append(trial_id)
         self.too_large |= "too_large" in result
         ended = {} if error or outcomes is None else dict(outcomes)
         self.ledger |= ended
@@ -176,6 +184,13 @@ class Conductor(Searcher):
                 self.failed.append(block)
                 study.tell(block, None)
         self._commit()
+
+    def _lost(self, trial_id: str, blocks: Sequence[Block]) -> int:
+        """How often the pack has been lost by now."""
+        times = 1 + self.recovered.pop(trial_id, 0)
+        for block in blocks:
+            self._failures[_key(block)] += times
+        return max(self._failures[_key(block)] for block in blocks)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Between tasks there is something for the log only."""
@@ -353,13 +368,9 @@ class Conductor(Searcher):
         if study.protocol.asynchronous:
             return False
         ended = (self.ledger.get(cell.id) for cell in block.cells)
+        tasks = [len(each.curve) for each in ended if each and each.status == "pruned"]
         limits = block.prune_below
-        return any(
-            each.status == "pruned"
-            and (len(each.curve) > len(limits) or limits[len(each.curve) - 1] is None)
-            for each in ended
-            if each is not None
-        )
+        return any(not 0 < t <= len(limits) or limits[t - 1] is None for t in tasks)
 
     def _other_sweep(self, reason: str) -> UserError:
         return UserError(

@@ -32,7 +32,7 @@ from lmc_ray.sweep.cells import Block, Pack
 from lmc_ray.sweep.checkpoints import Checkpoints
 from lmc_ray.sweep.claim import claimed
 from lmc_ray.sweep.cluster import Resources, check_shared
-from lmc_ray.sweep.conductor import Conductor
+from lmc_ray.sweep.conductor import MAX_FAILURES, Conductor
 from lmc_ray.sweep.declared import Study
 from lmc_ray.sweep.events import open_log, tell, tell_block
 from lmc_ray.sweep.packs import Packing
@@ -40,9 +40,6 @@ from lmc_ray.sweep.progress import Progress
 from lmc_ray.sweep.study import Protocol, StudyRun, titles
 from lmc_ray.sweep.trainable import StackTrainable, Workplace
 from lmc_ray.training import chance_accuracy
-
-MAX_FAILURES = 3
-"""How often a pack may lose its worker before its blocks count as failed."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +167,7 @@ def _run(
     if conductor.problem:
         raise conductor.problem
     if conductor.failed:
-        tries = f"again and again: {problem}"
+        tries = f"{MAX_FAILURES + 1} times each: {problem}"
         reason = "out of memory with one replica" if conductor.too_large else tries
         raise FailedError(_failure(conductor.failed, reason))
     if conductor.finished:
@@ -181,7 +178,7 @@ def _run(
 def _tune(
     conductor: Conductor, workplace: Workplace, machines: Mapping[str, Machine]
 ) -> BaseException | None:
-    """Let Tune work through the conductor's packs; the first error of a pack, if any."""
+    """Let Tune work through the conductor's packs; the error of one that failed for good."""
     # Tune would put credentials into its actors' runtime environment, and Ray writes that to its
     # logs. Workers have those of their node.
     ENV_VARS_TO_PROPAGATE.difference_update(
@@ -206,12 +203,12 @@ def _tune(
                 failure_config=FailureConfig(max_failures=MAX_FAILURES),
                 checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
                 stop=_Stop(conductor),
-                callbacks=[_Log(), _Forget()],
+                callbacks=[_Log(conductor), _Forget()],
                 verbose=0,
             ),
         )
-        errors = tuner.fit().errors
-    return errors[0] if errors else None
+        ended = [each for each in tuner.fit() if Path(each.path).name in conductor.given_up]
+    return ended[0].error if ended else None
 
 
 def resources_of(
@@ -243,7 +240,10 @@ class _Stop(Stopper):
 
 
 class _Log(Callback):
-    """What only Tune knows, for the log."""
+    """What only Tune knows, for the log and the conductor."""
+
+    def __init__(self, conductor: Conductor) -> None:
+        self._conductor = conductor
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A worker has taken the pack up."""
@@ -252,6 +252,7 @@ class _Log(Callback):
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The pack has lost its worker, or its worker an error."""
+        self._conductor.recovered[trial.trial_id] += 1
         failures = f"failure {trial.run_metadata.num_failures} of {MAX_FAILURES + 1} at most"
         # Tune adds each failure to a file: a heading, then a dead worker's message or a traceback.
         told = Path(trial.error_file).read_text() if trial.error_file else ""

@@ -10,7 +10,6 @@ from functools import lru_cache
 from statistics import fmean
 from typing import Any
 
-import duckdb
 import torch
 from ray import get_gpu_ids, is_initialized, tune
 
@@ -120,6 +119,9 @@ class StackTrainable(tune.Trainable):
         except UnavailableError as problem:
             self.lost = str(problem)
             return
+        except UserError as problem:
+            self.mistake = str(problem)
+            return
         state = self.checkpoints.load(self.pack)
         try:
             self.training = training_of(self.pack, benchmark)
@@ -148,7 +150,9 @@ class StackTrainable(tune.Trainable):
             self.rows["minima"], self.weights = self._minima()
         else:
             state = {"training": training.state(), "started_at": self.started_at}
-            with suppress(OSError):  # a pack without a checkpoint starts anew, no more
+            with suppress(
+                OSError, UnavailableError
+            ):  # a pack without a checkpoint starts anew, no more
                 self.checkpoints.save(self.pack, state)
 
     def _minima(self) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
@@ -167,14 +171,14 @@ class StackTrainable(tune.Trainable):
 
     def _commit(self) -> dict[str, Any]:
         """Try to make the rows visible; what the driver is told of it."""
-        store = Store(self.workplace.results)
         try:
+            store = Store(self.workplace.results)
             check_flag(store.root)
             for where, data in self.weights.items():
                 store.write_weights(where, data)
             store.commit(self.workplace.sweep, self.attempt, self.rows)
             check_flag(store.root)  # else it went somewhere that nobody will look at
-        except OSError as problem:
+        except (OSError, UnavailableError) as problem:
             # The driver has made sure that all nodes see the root, but for those that came late.
             reason = f"{one_line(problem)}, on node {socket.gethostname()}"
             return {"waits": reason} if self.backoff.wait() else {"done": True, "lost": reason}
@@ -321,6 +325,8 @@ def stored_outcomes(store: Store, sweep: str, chances: Mapping[str, float]) -> d
     Raises:
         UnavailableError: the root cannot be read.
     """
+    import duckdb
+
     own = {name: method.learner.minimum for name, method in METHODS.items()}
     with store.database(sweep) as database:
         sql = "SELECT cell_id, status, method, benchmark FROM runs"

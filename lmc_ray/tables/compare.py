@@ -78,11 +78,13 @@ class Compared:
 
     Attributes:
         comparisons: those that could be made.
-        missing: in words, those that could not, wholly or in part, and why.
+        missing: in words, those that could not, and why.
+        diverged: in words, those whose method diverged on seeds that its baseline finished.
     """
 
     comparisons: Sequence[Comparison]
     missing: Sequence[str]
+    diverged: Sequence[str] = ()
 
     @property
     def worse(self) -> bool:
@@ -120,6 +122,7 @@ def compare(
             raise unknown("method among the confirmed ones", name, known)
     pairs: list[tuple[Group, Group, Paired]] = []
     missing: list[str] = []
+    diverged: list[str] = []
     beside: set[str] = set()
     for together in by_setting(groups).values():
         ours = called(method, together)
@@ -128,7 +131,7 @@ def compare(
                 beside.add(name)
                 if found := _differences(a, b):
                     pairs.append((a, b, paired(found)))
-                    missing += _diverged_beside(a, b)
+                    diverged += _diverged_beside(a, b)
                 else:
                     missing.append(_nothing_in_common(a, b))
     for name in baselines:
@@ -146,7 +149,7 @@ def compare(
         Comparison(a, b, each, corrected.get(_cells(a, b)), len(different), len(tested))
         for a, b, each in pairs
     ]
-    return Compared(comparisons, missing)
+    return Compared(comparisons, missing, diverged)
 
 
 def _nothing_in_common(*groups: Group) -> str:
@@ -168,8 +171,8 @@ def _diverged_beside(a: Group, b: Group) -> list[str]:
         return []
     where = title(a.runs[0])
     return [
-        f"{a.label} diverged on {len(lost)} of the seeds that {b.label} finished, on {where}: what"
-        " is compared are the others only"
+        f"{a.label} diverged on {len(lost)} of the seeds that {b.label} finished, which no"
+        f" difference shows, on {where}"
     ]
 
 
