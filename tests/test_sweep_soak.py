@@ -16,6 +16,7 @@ from ray_support import (
     SWEEPS,
     TABLES,
     Ended,
+    check_undisturbed,
     committed,
     content,
     defects,
@@ -337,6 +338,45 @@ def test_a_preset_and_settings_that_name_their_method(tmp_path: Path) -> None:
     assert query(root, sql) == [("mcsgd", 16), ("naive-sgd", 128), ("stable-sgd", 32)]
     sql = "SELECT DISTINCT path_reduction, continue_from FROM runs WHERE method = 'mcsgd'"
     assert query(root, sql) == [("sum", "connected")]
+
+
+# A worker that dies as Tune gives it its next pack, the first time that it does.
+DIES_BETWEEN = """
+import sys
+
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "lmc_ray.sweep.trainable":
+            import os
+            from ray.tune import Trainable
+            sys.meta_path.remove(self)
+            reset = Trainable.reset
+            def dying(self, *arguments, **more):
+                try:
+                    open("{file}", "x").close()
+                except FileExistsError:
+                    return reset(self, *arguments, **more)
+                os.kill(os.getpid(), 9)
+            Trainable.reset = dying
+
+if "default_worker.py" in " ".join(sys.orig_argv):
+    sys.meta_path.insert(0, Watch())
+"""
+
+
+def test_a_worker_lost_between_two_packs_costs_nothing(
+    tmp_path: Path, undisturbed: Undisturbed
+) -> None:
+    """Tune fails the next pack at once then, without trying it again."""
+    root, died = tmp_path / "results", tmp_path / "died"
+    site = in_workers(tmp_path / "site", DIES_BETWEEN.replace("{file}", str(died)))
+    with started(root, *NAME, environment=site) as driver:
+        ended = driver.wait()
+    assert died.exists()
+    assert ended.err == ""
+    (log,) = (tmp_path / "logs").glob("*.log")
+    assert re.search("run again|tried again", log.read_text())
+    check_undisturbed(root, ended, undisturbed)
 
 
 # Workers that write down where they look for decoded images, trial by trial.
