@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from ray_support import FREE, SWEEPS, Ended, defects, started, sweep, wait_until, whole
+from ray_support import FREE, SWEEPS, Ended, defects, in_workers, started, sweep, wait_until, whole
 
 from lmc_ray.store import TABLES, Store
 
@@ -103,6 +103,42 @@ def test_killed_while_it_measures(calm: tuple[Path, Ended], tmp_path: Path) -> N
     assert measured() >= before
     assert content(root) == content(calm[0])
     assert defects(root) == []
+
+
+# Workers whose device has no room for a spectrum, which is what starts first.
+FULL = """
+import sys
+
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "lmc_ray.sweep.analyst":
+            import torch
+            from lmc_ray import measuring
+            sys.meta_path.remove(self)
+            def full(*arguments, **more):
+                raise torch.OutOfMemoryError("out of memory, on purpose")
+            measuring.spectrum_rows = full
+
+if "default_worker.py" in " ".join(sys.orig_argv):
+    sys.meta_path.insert(0, Watch())
+"""
+
+
+def test_what_cannot_be_measured_keeps_nothing_else_from_it(
+    calm: tuple[Path, Ended], tmp_path: Path
+) -> None:
+    root, site = tmp_path / "results", in_workers(tmp_path / "site", FULL)
+    with started(root, *SMALL, script=SCRIPT, environment=site) as driver:
+        ended = driver.wait()
+    assert ended.status == 1
+    failed = [line for line in ended.err.splitlines() if "could not be measured" in line]
+    assert len(failed) == 2, "a seed's each"
+    assert all("the spectrum of" in line and "on purpose" in line for line in failed)
+    for table in (*MEASURED, "minima"):
+        assert (content(root)[table] == content(calm[0])[table]) == (table != "spectra")
+    with started(root, *SMALL, script=SCRIPT) as driver:
+        assert driver.wait().status == 0, "the same command tries them again"
+    assert content(root) == content(calm[0])
 
 
 def test_a_lost_minimum_is_named(copied: Path) -> None:
