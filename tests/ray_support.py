@@ -142,6 +142,28 @@ def in_workers(folder: Path, code: str) -> dict[str, str]:
     return {"PYTHONPATH": f"{folder}:{clean_environment()['PYTHONPATH']}"}
 
 
+_WATCH = """
+import sys
+
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            sys.meta_path.remove(self)
+            exec({code!r}, {{}})
+
+if "default_worker.py" in " ".join(sys.orig_argv):
+    sys.meta_path.insert(0, Watch())
+"""
+
+
+def before_workers_import(module: str, folder: Path, code: str) -> dict[str, str]:
+    """The environment in which every worker of Ray runs this code just before it imports a module.
+
+    What that module takes from others can be made otherwise there.
+    """
+    return in_workers(folder, _WATCH.format(module=module, code=code))
+
+
 def wait_until(condition: Callable[[], Any], problem: str) -> None:
     end = time.monotonic() + PATIENCE
     while not condition():

@@ -98,9 +98,9 @@ def end(block: Block) -> dict[str, Outcome]:
     curves = {cell.id: curve(cell) for cell in block.cells}
     joint = at_once(block.cells[0])
     diverged = {cell for cell, values in curves.items() if len(values) < tasks and not joint}
+    known = {cell: () if joint else values for cell, values in curves.items()}
     for task in range(tasks):
         limit = block.prune_below[task] if block.prune_below else None
-        known = {cell: () if joint else values for cell, values in curves.items()}
         now = [values[task] if len(values) > task else CHANCE for values in known.values()]
         if limit is not None and fmean(now) < limit:
             return {

@@ -9,7 +9,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from ray_support import FREE, SWEEPS, Ended, defects, in_workers, started, sweep, wait_until, whole
+from ray_support import (
+    FREE,
+    SWEEPS,
+    Ended,
+    before_workers_import,
+    defects,
+    started,
+    sweep,
+    wait_until,
+    whole,
+)
 
 from lmc_ray.store import TABLES, Store
 
@@ -107,27 +117,21 @@ def test_killed_while_it_measures(calm: tuple[Path, Ended], tmp_path: Path) -> N
 
 # Workers whose device has no room for a spectrum, which is what starts first.
 FULL = """
-import sys
-
-class Watch:
-    def find_spec(self, name, path=None, target=None):
-        if name == "lmc_ray.sweep.analyst":
-            import torch
-            from lmc_ray import measuring
-            sys.meta_path.remove(self)
-            def full(*arguments, **more):
-                raise torch.OutOfMemoryError("out of memory, on purpose")
-            measuring.spectrum_rows = full
-
-if "default_worker.py" in " ".join(sys.orig_argv):
-    sys.meta_path.insert(0, Watch())
+import torch
+from lmc_ray import measuring
+def full(*arguments, **more):
+    raise torch.OutOfMemoryError("out of memory, on purpose")
+measuring.spectrum_rows = full
 """
 
 
 def test_what_cannot_be_measured_keeps_nothing_else_from_it(
     calm: tuple[Path, Ended], tmp_path: Path
 ) -> None:
-    root, site = tmp_path / "results", in_workers(tmp_path / "site", FULL)
+    root, site = (
+        tmp_path / "results",
+        before_workers_import("lmc_ray.sweep.analyst", tmp_path / "site", FULL),
+    )
     with started(root, *SMALL, script=SCRIPT, environment=site) as driver:
         ended = driver.wait()
     assert ended.status == 1

@@ -16,12 +16,12 @@ from ray_support import (
     SWEEPS,
     TABLES,
     Ended,
+    before_workers_import,
     check_undisturbed,
     committed,
     content,
     defects,
     files,
-    in_workers,
     started,
     sweep,
     wait_until,
@@ -31,6 +31,9 @@ from ray_support import (
 from lmc_ray.store import Store
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1500)]
+
+WORKER = "lmc_ray.sweep.trainable"
+"""The first that a worker of Ray imports of ours."""
 
 Undisturbed = tuple[Path, Ended]
 
@@ -342,25 +345,16 @@ def test_a_preset_and_settings_that_name_their_method(tmp_path: Path) -> None:
 
 # A worker that dies as Tune gives it its next pack, the first time that it does.
 DIES_BETWEEN = """
-import sys
-
-class Watch:
-    def find_spec(self, name, path=None, target=None):
-        if name == "lmc_ray.sweep.trainable":
-            import os
-            from ray.tune import Trainable
-            sys.meta_path.remove(self)
-            reset = Trainable.reset
-            def dying(self, *arguments, **more):
-                try:
-                    open("{file}", "x").close()
-                except FileExistsError:
-                    return reset(self, *arguments, **more)
-                os.kill(os.getpid(), 9)
-            Trainable.reset = dying
-
-if "default_worker.py" in " ".join(sys.orig_argv):
-    sys.meta_path.insert(0, Watch())
+import os
+from ray.tune import Trainable
+reset = Trainable.reset
+def dying(self, *arguments, **more):
+    try:
+        open("{file}", "x").close()
+    except FileExistsError:
+        return reset(self, *arguments, **more)
+    os.kill(os.getpid(), 9)
+Trainable.reset = dying
 """
 
 
@@ -369,7 +363,9 @@ def test_a_worker_lost_between_two_packs_costs_nothing(
 ) -> None:
     """Tune fails the next pack at once then, without trying it again."""
     root, died = tmp_path / "results", tmp_path / "died"
-    site = in_workers(tmp_path / "site", DIES_BETWEEN.replace("{file}", str(died)))
+    site = before_workers_import(
+        WORKER, tmp_path / "site", DIES_BETWEEN.replace("{file}", str(died))
+    )
     with started(root, *NAME, environment=site) as driver:
         ended = driver.wait()
     assert died.exists()
@@ -381,29 +377,20 @@ def test_a_worker_lost_between_two_packs_costs_nothing(
 
 # Workers that write down where they look for decoded images, trial by trial.
 CACHES = """
-import sys
-
-class Watch:
-    def find_spec(self, name, path=None, target=None):
-        if name == "lmc_ray.sweep.trainable":
-            from lmc_ray.benchmarks import Benchmark, cache
-            sys.meta_path.remove(self)
-            examples = Benchmark.examples
-            def noted(self, *arguments):
-                with open("{file}", "a") as file:
-                    print(cache.root(), file=file)
-                return examples(self, *arguments)
-            Benchmark.examples = noted
-
-if "default_worker.py" in " ".join(sys.orig_argv):
-    sys.meta_path.insert(0, Watch())
+from lmc_ray.benchmarks import Benchmark, cache
+examples = Benchmark.examples
+def noted(self, *arguments):
+    with open("{file}", "a") as file:
+        print(cache.root(), file=file)
+    return examples(self, *arguments)
+Benchmark.examples = noted
 """
 
 
 def test_a_cache_in_a_folder_named_from_here(tmp_path: Path) -> None:
     """Workers run in other folders, and a worker's next trial in another than its first."""
     seen = tmp_path / "seen"
-    site = in_workers(tmp_path / "site", CACHES.replace("{file}", str(seen)))
+    site = before_workers_import(WORKER, tmp_path / "site", CACHES.replace("{file}", str(seen)))
     short = ("--trials", "4", "--seeds", "2", "--method", "stable-sgd")
     environment = {**site, "LMC_CACHE": "mine/cache"}
     with started(tmp_path / "results", *NAME, *short, environment=environment) as driver:
@@ -453,24 +440,15 @@ def sockets(pids: set[int]) -> set[str]:
 
 # A worker whose data are not the driver's.
 OTHER_DATA = """
-import sys
-
-class Watch:
-    def find_spec(self, name, path=None, target=None):
-        if name == "lmc_ray.sweep.trainable":
-            import lmc_ray.benchmarks
-            sys.meta_path.remove(self)
-            real = lmc_ray.benchmarks.load
-            lmc_ray.benchmarks.load = lambda *names, **more: real("rotated-digits", tasks=9)
-            lmc_ray.benchmarks.Benchmark.fingerprint = "00" * 32
-
-if "default_worker.py" in " ".join(sys.orig_argv):
-    sys.meta_path.insert(0, Watch())
+import lmc_ray.benchmarks
+real = lmc_ray.benchmarks.load
+lmc_ray.benchmarks.load = lambda *names, **more: real("rotated-digits", tasks=9)
+lmc_ray.benchmarks.Benchmark.fingerprint = "00" * 32
 """
 
 
 def test_other_data_on_a_node_are_one_clear_line(tmp_path: Path) -> None:
-    root, site = tmp_path / "results", in_workers(tmp_path / "site", OTHER_DATA)
+    root, site = tmp_path / "results", before_workers_import(WORKER, tmp_path / "site", OTHER_DATA)
     with started(root, *NAME, environment=site) as driver:
         ended = driver.wait()
     assert ended.status == 2
@@ -481,24 +459,15 @@ def test_other_data_on_a_node_are_one_clear_line(tmp_path: Path) -> None:
 
 # A worker in which MC-SGD always fails, as for want of memory.
 BROKEN = """
-import sys
-
-class Watch:
-    def find_spec(self, name, path=None, target=None):
-        if name == "lmc_ray.sweep.trainable":
-            from lmc_ray.learners.mcsgd import ModeConnectivitySGD
-            sys.meta_path.remove(self)
-            def learn(self, task):
-                raise RuntimeError("broken on purpose")
-            ModeConnectivitySGD.learn = learn
-
-if "default_worker.py" in " ".join(sys.orig_argv):
-    sys.meta_path.insert(0, Watch())
+from lmc_ray.learners.mcsgd import ModeConnectivitySGD
+def learn(self, task):
+    raise RuntimeError("broken on purpose")
+ModeConnectivitySGD.learn = learn
 """
 
 
 def test_what_fails_for_good_is_told_and_the_rest_reported(tmp_path: Path) -> None:
-    root, site = tmp_path / "results", in_workers(tmp_path / "site", BROKEN)
+    root, site = tmp_path / "results", before_workers_import(WORKER, tmp_path / "site", BROKEN)
     with started(root, *NAME, "--trials", "2", environment=site) as driver:
         ended = driver.wait()
     assert ended.status == 1

@@ -10,7 +10,7 @@ from lmc_ray.benchmarks import Benchmark
 from lmc_ray.errors import UserError
 from lmc_ray.learners import Setting, hyperparameters
 from lmc_ray.models import build
-from lmc_ray.sweep.space import ends
+from lmc_ray.sweep.space import tried
 from lmc_ray.sweep.study import StudyRun
 from lmc_ray.training import Measurement, Training
 
@@ -50,10 +50,11 @@ def minima_of(study: StudyRun, benchmark: Benchmark) -> list[list[tuple[str, int
     setting = Setting(benchmark, network, "full", torch.device("cpu"), dtype)
     measurement = Measurement("test", place.evaluation_group, paths, keep)
     method = study.study.method
-    searched = {name: ends(study.space[name]) for name in _DECIDING if name in study.space}
+    space = study.study.space
+    deciding = {name: tried(space[name]) for name in _DECIDING if name in space}
     found: list[list[tuple[str, int]]] = []
-    for choice in product(*searched.values()):
-        values = hyperparameters(method, study.fixed | dict(zip(searched, choice, strict=True)))
+    for choice in product(*deciding.values()):
+        values = hyperparameters(method, study.fixed | dict(zip(deciding, choice, strict=True)))
         learner = Training(setting, method, [values], [0], measurement).learner
         found.append([(name, task) for task in keep for name in learner.minima(task)])
     return found

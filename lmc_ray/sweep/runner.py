@@ -105,8 +105,9 @@ def run_sweep(
         console.out(f"no log ({problem}): LMC_LOGS may name a folder for it")
     tell("sweep", f"{workplace.sweep} in {workplace.results}: started")
     try:
-        root = workplace.results  # one root, by whatever link a driver knows it
-        root = root if "://" in root else str(Path(root).resolve())
+        root = workplace.results
+        if "://" not in root:
+            root = str(Path(root).resolve())  # one claim, by whatever link a driver knows the root
         claim = claimed(workplace.sweep, root) if resources.joined else nullcontext()
         with claim:
             whole = _run(

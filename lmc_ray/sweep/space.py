@@ -50,9 +50,8 @@ def distributions(method: str, space: Space) -> dict[str, BaseDistribution]:
                 raise UserError(f"range of {name} from {value.low} to {value.high}: {hint}")
             if value.low == value.high:
                 raise UserError(f"range of {name} is empty: write {name}={value.low} to fix it")
-            tried = [value.low, value.high]
             real = name in known and known[name].metadata.get("numeric")
-            whole = not real and all(isinstance(end, int) for end in tried)
+            whole = not real and all(isinstance(end, int) for end in tried(value))
             found[name] = (
                 IntDistribution(int(value.low), int(value.high), log=value.log)
                 if whole
@@ -61,11 +60,8 @@ def distributions(method: str, space: Space) -> dict[str, BaseDistribution]:
         elif isinstance(value, list):
             if not value:
                 raise UserError(f"no choices for {name}: give at least one value")
-            tried = value
             found[name] = CategoricalDistribution(value)
-        else:
-            tried = [value]
-        for end in tried:
+        for end in tried(value):
             hyperparameters(method, {name: end})
             if isinstance(end, float) and not isfinite(end):
                 raise UserError(f"{name} must be finite, got {end:g}")
@@ -80,12 +76,11 @@ def holds(distribution: BaseDistribution, value: Any) -> bool:
     return isinstance(distribution, CategoricalDistribution) and value in distribution.choices
 
 
-def ends(distribution: BaseDistribution) -> tuple[Any, ...]:
-    """The choices of a searched hyperparameter, or the ends of its range."""
-    if isinstance(distribution, CategoricalDistribution):
-        return tuple(distribution.choices)
-    assert isinstance(distribution, IntDistribution | FloatDistribution)
-    return distribution.low, distribution.high
+def tried(wanted: Any) -> list[Any]:
+    """What a study may try of a hyperparameter: all that it lists or fixes, or a range's ends."""
+    if isinstance(wanted, Range):
+        return [wanted.low, wanted.high]
+    return wanted if isinstance(wanted, list) else [wanted]
 
 
 def overlap(one: Any, other: Any) -> bool:

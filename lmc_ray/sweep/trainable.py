@@ -150,9 +150,8 @@ class StackTrainable(tune.Trainable):
             self.rows["minima"], self.weights = self._minima()
         else:
             state = {"training": training.state(), "started_at": self.started_at}
-            with suppress(
-                OSError, UnavailableError
-            ):  # a pack without a checkpoint starts anew, no more
+            # A pack without a checkpoint starts anew, no more.
+            with suppress(OSError, UnavailableError):
                 self.checkpoints.save(self.pack, state)
 
     def _minima(self) -> tuple[list[dict[str, Any]], dict[str, bytes]]:

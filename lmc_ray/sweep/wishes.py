@@ -11,7 +11,7 @@ from lmc_ray.learners import METHODS, hyperparameters
 from lmc_ray.learners.presets import preset as preset_values
 from lmc_ray.models import normalises
 from lmc_ray.sweep.declared import Study, check_apart, check_studies
-from lmc_ray.sweep.space import Range, distributions
+from lmc_ray.sweep.space import Range, distributions, tried
 from lmc_ray.sweep.tuned import tuned, tuned_with
 from lmc_ray.tables.groups import called
 
@@ -132,7 +132,7 @@ def check_memory(study: Study, benchmark: Benchmark) -> None:
     Raises:
         UserError: the largest memory that the study may try is more than a class has.
     """
-    most = max(_values(study.space.get("memory_per_class", 0)))
+    most = max(tried(study.space.get("memory_per_class", 0)))
     with_replacement = study.space.get("memory_draw") == "random"
     if most > (least := benchmark.smallest_class) and not with_replacement:
         raise UserError(
@@ -149,7 +149,7 @@ def check_floor(study: Study) -> None:
     """
     own = hyperparameters(study.method, {})
     rates, floors = (
-        _values(study.space.get(name, getattr(own, name))) for name in ("learning_rate", "lr_floor")
+        tried(study.space.get(name, getattr(own, name))) for name in ("learning_rate", "lr_floor")
     )
     if min(rates) < max(floors):
         raise UserError(
@@ -163,15 +163,8 @@ def batch_sizes(studies: Sequence[Study]) -> list[int]:
     found: list[int] = []
     for study in studies:
         wanted = study.space.get("batch_size", hyperparameters(study.method, {}).batch_size)
-        found += map(int, _values(wanted))
+        found += map(int, tried(wanted))
     return found
-
-
-def _values(wanted: Any) -> list[Any]:
-    """What a study may try of a hyperparameter: all that it lists or fixes, or a range's ends."""
-    if isinstance(wanted, Range):
-        return [wanted.low, wanted.high]
-    return wanted if isinstance(wanted, list) else [wanted]
 
 
 def _chosen(studies: list[Study], names: Sequence[str] | None) -> list[Study]:
@@ -227,7 +220,7 @@ def _check_some(studies: Sequence[Study], wishes: Wishes) -> None:
         if not any("memory_per_class" in _fields(study.method) for study in free):
             raise UserError("--pareto: the script has no method with a memory")
         for name, value in wishes.settings.items():
-            if name.rpartition(".")[2] == "memory_per_class" and len(_values(value)) < 2:
+            if name.rpartition(".")[2] == "memory_per_class" and len(tried(value)) < 2:
                 raise UserError(f"--pareto searches {name}: give a range, such as {name}=1:10")
 
 
