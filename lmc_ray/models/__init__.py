@@ -22,9 +22,9 @@ __all__ = [
 
 
 def build(name: str, image_shape: tuple[int, ...], classes: int) -> Network:
-    """The network called `mlp-<width>-<width>…`, maybe with `-bf16`, or of these residual ones.
+    """The network called `mlp-<width>-<width>…`, or one of these residual ones.
 
-    `resnet18-<first width>`, `stable-resnet-<first width>`.
+    `resnet18-<first width>`, `stable-resnet-<first width>`. Each may end in `-bf16`.
 
     Raises:
         UserError: the name is none of these.
@@ -35,8 +35,8 @@ def build(name: str, image_shape: tuple[int, ...], classes: int) -> Network:
             raise UserError(f"network '{name}': hidden widths must be even")
         return MLP(image_shape, hidden, classes, half=name.endswith("-bf16"))
     for residual in (ResNet18, StableResNet):
-        if found := re.fullmatch(rf"{residual.kind}-([1-9]\d*)", name):
-            return residual(image_shape, int(found[1]), classes)
+        if found := re.fullmatch(rf"{residual.kind}-([1-9]\d*)(-bf16)?", name):
+            return residual(image_shape, int(found[1]), classes, half=found[2] is not None)
     raise UserError(
         f"unknown network '{name}': write mlp-<width>-<width>, e.g. mlp-256-256, resnet18-20 or"
         " stable-resnet-20"
