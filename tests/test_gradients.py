@@ -21,13 +21,13 @@ CLASSES = 6
 BATCH = 5
 
 
-def batch(network: Network, replicas: int) -> tuple[Tensor, Tensor, Tensor]:
+def batch(network: Network, replicas: int, examples: int = BATCH) -> tuple[Tensor, Tensor, Tensor]:
     """Parameters, images and labels of a stack."""
     generator = stream(0, "batch")
     theta = torch.stack([network.initial(stream(r, "initial")) for r in range(replicas)])
     theta += 0.1 * torch.randn(theta.shape, generator=generator, dtype=theta.dtype)
-    images = torch.rand(replicas, BATCH, *SHAPE, generator=generator, dtype=torch.float64)
-    return theta, images, torch.randint(3, (replicas, BATCH), generator=generator)
+    images = torch.rand(replicas, examples, *SHAPE, generator=generator, dtype=torch.float64)
+    return theta, images, torch.randint(3, (replicas, examples), generator=generator)
 
 
 # Each replica and example with classes of its own, one row for all, one a replica, or all.
@@ -100,14 +100,22 @@ def test_single_precision_follows_double_precision() -> None:
     torch.testing.assert_close(single.double(), double, rtol=1e-4, atol=1e-6)
 
 
-def test_bfloat16_is_for_the_products_only() -> None:
-    """Some per cent of the gradient are rounded off; what goes in and comes out is as it was."""
-    half, single = (build(name, SHAPE, CLASSES) for name in ("mlp-64-32-bf16", "mlp-64-32"))
-    assert half.name == "mlp-64-32-bf16"
+@pytest.mark.parametrize(
+    ("name", "at_most"), [("mlp-64-32", 0.1), ("resnet18-8", 0.5), ("stable-resnet-8", 0.5)]
+)
+def test_bfloat16_is_for_the_products_only(name: str, at_most: float) -> None:
+    """Part of the gradient is rounded off, more where a small batch normalises what was rounded.
+
+    What goes in and comes out is as it was.
+    """
+    half, single = (build(each, SHAPE, CLASSES) for each in (f"{name}-bf16", name))
+    assert half.name == f"{name}-bf16"
     theta, images, labels = (
-        each.float() if each.is_floating_point() else each for each in batch(single, 3)
+        each.float() if each.is_floating_point() else each for each in batch(single, 3, 40)
     )
-    factors = Dropout([0, 1, 2], torch.full((3,), 0.3)).factors(("test",), BATCH, sum(half.hidden))
+    factors = None
+    if units := sum(half.hidden):
+        factors = Dropout([0, 1, 2], torch.full((3,), 0.3)).factors(("test",), 40, units)
     out = torch.full_like(theta, torch.nan)
     loss, rounded = half.loss_and_gradient(theta, images, labels, MASKS["task"], factors, out)
     expected_loss, exact = single.loss_and_gradient(theta, images, labels, MASKS["task"], factors)
@@ -115,13 +123,19 @@ def test_bfloat16_is_for_the_products_only() -> None:
     assert rounded.dtype == loss.dtype == torch.float32
     error = (rounded - exact).norm(dim=1) / exact.norm(dim=1)
     assert bool((error > 1e-4).all()), "nothing was rounded"
-    assert bool((error < 0.1).all())
+    assert bool((error < at_most).all())
     torch.testing.assert_close(loss, expected_loss, rtol=0.02, atol=0)
     alone, _ = half.loss_and_gradient(
-        theta[1:2], images[1:2], labels[1:2], MASKS["task"], factors[1:2]
+        theta[1:2],
+        images[1:2],
+        labels[1:2],
+        MASKS["task"],
+        None if factors is None else factors[1:2],
     )
     torch.testing.assert_close(alone, loss[1:2], rtol=1e-3, atol=0)
     assert torch.equal(half.logits(theta, images), single.logits(theta, images))
+    squares = [each.squared_gradients(theta, images, labels) for each in (half, single)]
+    assert torch.equal(*squares)
 
 
 # --- J ------------------------------------------------------------------------------------------

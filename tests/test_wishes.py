@@ -246,6 +246,7 @@ def test_paths_may_be_left_out_and_not_put_in() -> None:
     [
         (DIGITS[0], None, False),
         (DIGITS[0], "stable-resnet-4", True),
+        (DIGITS[0], "resnet18-4-bf16", True),
         ("split-cifar10", None, True),
         ("split-cifar10", "mlp-16", False),
     ],
@@ -285,7 +286,7 @@ def test_a_script_starts_from_what_ships_for_the_network() -> None:
     own, usual = tuned(cifar, "mcsgd", network), tuned(cifar, "mcsgd")
     assert own
     assert usual
-    for given, ships in ((network, own), (None, usual)):
+    for given, ships in ((network, own), (f"{network}-bf16", own), (None, usual)):
         found = fixed(ABLATION["studies"](cifar, given)[0].space)
         assert found == {n: v for n, v in ships.items() if n != "connect_learning_rate"} | found
         assert found["learning_rate"] == ships["learning_rate"]
@@ -318,6 +319,9 @@ def test_what_was_tuned_with_another_network_is_named() -> None:
     assert borrowed(declared, replace(asked, methods=["mcsgd", "stable-sgd"])) == []
     assert borrowed(declared, replace(asked, confirm_only=False)) == []
     assert borrowed(declared, replace(asked, network="resnet18-20")) == []
+    rounded = replace(asked, network="stable-resnet-20-bf16")
+    assert borrowed(declared, rounded) == [line.replace("-20:", "-20-bf16:")]
+    assert borrowed(declared, replace(asked, network="resnet18-20-bf16")) == []
     assert borrowed(declared, replace(asked, network=None)) == []
 
 

@@ -27,7 +27,7 @@ def predicted_bytes(
     """Peak memory of one worker's own, beyond shared data and what a Ray worker has besides.
 
     Args:
-        network: what it trains, in fp32.
+        network: what it trains.
         batch_size: examples of a replica's largest batch.
         replicas: in its stack.
         minima: evaluated together after a task: 1, 2 with MC-SGD, 4 with a trio.
@@ -38,7 +38,8 @@ def predicted_bytes(
     if isinstance(network, ResNet):
         each = outputs(network)
         # On CPUs the forward passes come one after the other, the graphs stay until the backward.
-        training = 4 * _SAVED[network.kind] * sum(each) * batch_size * replicas
+        width = 2 if network.half else 4
+        training = width * _SAVED[network.kind] * sum(each) * batch_size * replicas
         evaluation = 4 * _LIVE * max(each) * group
     else:
         assert isinstance(network, MLP)

@@ -18,6 +18,7 @@ __all__ = [
     "Symmetry",
     "build",
     "normalises",
+    "unrounded",
 ]
 
 
@@ -46,3 +47,8 @@ def build(name: str, image_shape: tuple[int, ...], classes: int) -> Network:
 def normalises(name: str) -> bool:
     """Whether the network of a name normalises by its batch, as the residual ones do."""
     return not name.startswith("mlp")
+
+
+def unrounded(name: str) -> str:
+    """The network of a name without `-bf16`: the same one, whose gradient rounds less."""
+    return name.removesuffix("-bf16")

@@ -5,6 +5,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from lmc_ray.models import unrounded
+
 
 @cache
 def _all() -> dict[str, dict[str, dict[str, Any]]]:
@@ -19,13 +21,18 @@ def tuned(benchmark: str, study: str, network: str | None = None) -> dict[str, A
     Args:
         benchmark: e.g. ``rotated-mnist``.
         study: a method, or a label.
-        network: those found with it come first; then those with the benchmark's usual one.
+        network: those found with it come first, then those found with it in float32 if it is
+            one of `-bf16`, then those with the benchmark's usual one.
     """
-    places = [benchmark] if network is None else [f"{benchmark} {network}", benchmark]
+    places = [benchmark]
+    if network is not None:
+        places = [f"{benchmark} {name}" for name in (network, unrounded(network))] + places
     found = next((each for place in places if (each := _all().get(place, {}).get(study))), None)
     return found and {name: value for name, value in found.items() if name != "found"}
 
 
 def tuned_with(benchmark: str, study: str, network: str) -> bool:
-    """Whether a study has a configuration that was found with just this network."""
-    return study in _all().get(f"{benchmark} {network}", {})
+    """Whether a study has a configuration that was found with just this network, rounded or not."""
+    return any(
+        study in _all().get(f"{benchmark} {name}", {}) for name in (network, unrounded(network))
+    )

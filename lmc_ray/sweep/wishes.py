@@ -9,7 +9,7 @@ from lmc_ray.benchmarks import Benchmark, defaults
 from lmc_ray.errors import UserError, unknown
 from lmc_ray.learners import METHODS, hyperparameters
 from lmc_ray.learners.presets import preset as preset_values
-from lmc_ray.models import normalises
+from lmc_ray.models import normalises, unrounded
 from lmc_ray.sweep.declared import Study, check_apart, check_studies
 from lmc_ray.sweep.space import Range, distributions, tried
 from lmc_ray.sweep.tuned import tuned, tuned_with
@@ -103,7 +103,7 @@ def borrowed(studies: ByBenchmark, wishes: Wishes) -> list[str]:
     network, found = wishes.network, list[str]()
     for benchmark, each in studies.items():
         usual = defaults(benchmark, data=wishes.data).network
-        if network is None or network == usual:
+        if network is None or unrounded(network) == usual:
             continue
         names = [
             study.name
