@@ -15,6 +15,9 @@ FAILED = 1
 MISTAKE = 2
 INTERRUPTED = 130
 
+_UNREADABLE = "reading the stream registered as"
+"""DuckDB's words where a query comes upon a file of the results root that cannot be read."""
+
 
 def run(
     app: typer.Typer, name: str, arguments: Sequence[str], *, unavailable: int = MISTAKE
@@ -54,9 +57,12 @@ def _status(app: typer.Typer, name: str, arguments: Sequence[str], unavailable: 
         # The reader of our pipe has seen enough; what Python still has to write goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception:
+    except Exception as problem:
         if INTERRUPT.raised:  # within DuckDB, say, which makes an error of its own of it
             return INTERRUPTED
+        if _UNREADABLE in str(problem):
+            _complain(name, f"{str(problem).rstrip('.')}: lmc-ray verify ROOT looks at each file")
+            return unavailable
         raise
 
 

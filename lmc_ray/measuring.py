@@ -16,7 +16,7 @@ from lmc_ray.benchmarks import Examples
 from lmc_ray.connectivity.alignment import align
 from lmc_ray.connectivity.bezier import bezier_path, fit_control
 from lmc_ray.connectivity.curvature import hessian_product, overlaps, top_eigenpairs
-from lmc_ray.connectivity.paths import CONNECTED_BELOW, Curve, barriers, linear_path
+from lmc_ray.connectivity.paths import Curve, barriers, linear_path, stays_low
 from lmc_ray.connectivity.planes import axes, measure_plane
 from lmc_ray.connectivity.similarity import activation_cka, cosines, distances
 from lmc_ray.learners import Setting
@@ -278,4 +278,4 @@ def _pair(ends: tuple[End, End], control: Control) -> Row:
 def _above_both_ends(line: Curve) -> bool:
     """Whether the error in between is higher than at either end, by what tells minima apart."""
     accuracy = line.accuracy[0]
-    return bool(accuracy.min() <= accuracy[[0, -1]].min() - CONNECTED_BELOW)
+    return not stays_low(float(accuracy[[0, -1]].min() - accuracy.min()))

@@ -1,8 +1,9 @@
 """Episodic memory: a few examples of every task learned, for each replica its own.
 
 Three ways to fill it: `draw` (MC-SGD's), `ring` and `reservoir` (Chaudhry et al. 2019,
-arXiv:1902.10486). All look at a task's examples when the task is over, so what a learner replays
-never contains the task it is learning.
+arXiv:1902.10486). All look at a task's examples when the task is over, so that what a learner
+replays never contains the task it is learning; but for `memory_includes_current`, where MC-SGD's
+steps on J begin with the task's own examples in the memory.
 """
 
 from dataclasses import dataclass

@@ -92,6 +92,34 @@ def test_a_pipe_gets_every_row_and_column_unshortened(root: str):
     assert b"\x1b" not in done.stdout
 
 
+def test_differences_of_times_are_seconds(root: str, lmc):
+    sql = "SELECT INTERVAL 90 SECOND + INTERVAL 1 DAY AS took, INTERVAL 3 MONTH AS long"
+    seconds, months = lmc("query", root, sql, "--format", "csv").out.splitlines()[1].split(",", 1)
+    assert float(seconds) == 86_490
+    assert "months=3" in months
+    (row,) = json.loads(lmc("query", root, sql, "--format", "json").out)
+    assert row["took"] == 86_490
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [("table",), ("table", "--what", "barriers"), ("report",), ("figures", "-o", "figures")],
+)
+def test_a_file_that_is_torn_ends_a_table_with_one_line(
+    ask: tuple[str, ...], root: str, tmp_path: Path, lmc, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    torn = [*Path(root).glob("barriers/*/*.parquet"), *Path(root).glob("accuracies/*/*.parquet")]
+    assert torn
+    for file in torn:
+        file.write_bytes(b"x" * file.stat().st_size)
+    command, *options = ask
+    status, _, err = lmc(command, root, *options)
+    assert status == 2
+    assert len(err.splitlines()) == 1
+    assert "lmc-ray verify ROOT looks at each file" in err
+
+
 def test_query_as_csv(root: str, lmc):
     sql = "SELECT cell_id, seed, average_accuracy, night, status = 'finished' AS ok FROM runs"
     rows = list(

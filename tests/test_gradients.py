@@ -136,6 +136,8 @@ def test_bfloat16_is_for_the_products_only(name: str, at_most: float) -> None:
     assert torch.equal(half.logits(theta, images), single.logits(theta, images))
     squares = [each.squared_gradients(theta, images, labels) for each in (half, single)]
     assert torch.equal(*squares)
+    fine, _ = half.loss_and_gradient(theta.double(), images.double(), labels)
+    assert fine.dtype == torch.float64
 
 
 # --- J ------------------------------------------------------------------------------------------

@@ -203,6 +203,17 @@ def test_a_projected_gradient_does_not_harm_the_memory() -> None:
     assert torch.equal(gradient[along >= 0], before[along >= 0])
 
 
+@pytest.mark.parametrize("scale", [1e-20, 1e-24, 1e-37])
+def test_a_projection_does_not_depend_on_the_references_length(scale: float) -> None:
+    """The squares of so small numbers are 0 in float32."""
+    generator = torch.Generator().manual_seed(0)
+    gradient, direction = torch.randn(2, 50, 6, generator=generator)
+    expected = gradient.clone()
+    project(expected, direction)
+    project(gradient, scale * direction)
+    torch.testing.assert_close(gradient, expected)
+
+
 def test_the_fisher_information_of_sampled_labels_is_the_expected_hessian() -> None:
     """E_y[∂log p ∂log pᵀ] = Diag(p) - ppᵀ for the logits: the mean over draws must come near it."""
     generator = torch.Generator().manual_seed(0)

@@ -287,6 +287,45 @@ def test_all_benchmarks_of_a_sweep_in_one_table(store: Store):
     ]
 
 
+def test_the_number_of_a_configuration_is_explained_where_benchmarks_stand_together(
+    tmp_path: Path,
+):
+    """Each benchmark counts its own: ER 2 may be another memory in the next column."""
+    store = Store(str(tmp_path))
+    kept = {"rotated-digits": (1, 2, 5), "permuted-digits": (5, 9)}
+    runs = [
+        run(f"{benchmark}-{memory}", 1, method="er", benchmark=benchmark, memory_per_class=memory)
+        for benchmark, memories in kept.items()
+        for memory in memories
+    ]
+    store.commit("front", "all", {"runs": runs})
+    with store.database() as database:
+        (sheet,) = overview_sheets(database)
+    assert "permuted-digits: ER 1: memory_per_class 5" in sheet.notes
+    assert "rotated-digits: ER 3: memory_per_class 5" in sheet.notes
+
+
+def test_two_networks_are_two_tables(tmp_path: Path):
+    """Methods are told apart by what they do, not by the network that one of them was given."""
+    store = Store(str(tmp_path))
+    networks = {"er": "resnet18-20", "stable-sgd": "stable-resnet-20", "ewc": "stable-resnet-20"}
+    runs = [
+        run(f"{method}-{seed}", seed, method=method, network=network, average_accuracy=0.5)
+        for method, network in networks.items()
+        for seed in range(6)
+    ]
+    store.commit("s", "all", {"runs": runs})
+    with store.database() as database:
+        sheets = accuracy_sheets(database)
+        assert [[row.group.name for row in rows] for rows in accuracy_rows(database)] == [
+            ["er"],
+            ["ewc", "stable-sgd"],
+        ]
+        with pytest.raises(UserError, match="stable-sgd has no confirmed seed on .*resnet18-20"):
+            compare(database, "er", ["stable-sgd"])
+    assert [sheet.title.split(", ")[2] for sheet in sheets] == ["resnet18-20", "stable-resnet-20"]
+
+
 def test_barriers_by_hand(store: Store):
     with store.database() as database:
         stable, mcsgd = barriers_rows(database)
@@ -418,7 +457,7 @@ def test_beside_the_paper(tmp_path: Path):
     assert low < 0.4 < high
     assert 0.3 < float(p) < 0.9
     assert beside.title == (
-        "beside the paper: rotated-mnist, 20 tasks of 9 degrees, test split, sweep paper"
+        "beside the paper: rotated-mnist, 20 tasks of 9 degrees, mlp-256-256, test split, sweep paper"
     )
     assert max(map(len, render([beside]).splitlines())) <= 100
 
@@ -480,7 +519,7 @@ def test_what_cannot_be_compared_is_told(tmp_path: Path, lmc):
     ask = ("compare", str(tmp_path), "--method", "mcsgd", "--baseline", "er")
     diverged = (
         "not compared: MC-SGD and ER have no finished seed in common on permuted-mnist, 20 tasks,"
-        " test split, sweep paper: 6 of 6 seeds of MC-SGD diverged"
+        " mlp-256-256, test split, sweep paper: 6 of 6 seeds of MC-SGD diverged"
     )
     status, out, err = lmc(*ask)
     assert (status, "better" in out) == (2, True)
@@ -493,6 +532,22 @@ def test_what_cannot_be_compared_is_told(tmp_path: Path, lmc):
     status, out, err = lmc(*ask, "--baseline", "ewc")
     assert (status, "better" in out) == (2, True)
     assert "mcsgd and ewc are in no sweep together" in err
+
+
+def test_a_benchmark_that_lacks_the_baseline_is_told(tmp_path: Path, lmc):
+    """Half of what was asked for is not all of it."""
+    store = Store(str(tmp_path))
+    rotated_mnist(store, "mcsgd", SIX)
+    rotated_mnist(store, "er", [each - 0.01 * seed for seed, each in enumerate(SIX, 1)])
+    more = {"benchmark": "permuted-digits", "average_accuracy": 0.5}
+    store.commit("paper", "more", {"runs": [run(f"p{seed}", seed, **more) for seed in range(6)]})
+    ask = ("compare", str(tmp_path), "--method", "mcsgd", "--baseline", "er")
+    status, out, err = lmc(*ask)
+    assert (status, "better" in out) == (2, True)
+    assert "not compared: er has no confirmed seed on permuted-digits, 2 tasks" in err
+    assert lmc(*ask, "--benchmark", "rotated-mnist")[::2] == (0, "")
+    status, out, err = lmc("compare", str(tmp_path), "--method", "er", "--baseline", "mcsgd")
+    assert (status, err) == (3, "")
 
 
 def test_a_method_that_diverges_now_and_then_does_not_hold(tmp_path: Path, lmc):
@@ -508,7 +563,7 @@ def test_a_method_that_diverges_now_and_then_does_not_hold(tmp_path: Path, lmc):
     store.commit("paper", "more", {"runs": [*lost, *more, permuted]})
     status, out, err = lmc("compare", str(tmp_path), "--method", "mcsgd", "--baseline", "er")
     assert (status, "better" in out) == (2, True)
-    assert err.startswith("lmc-ray: MC-SGD diverged on 2 of the seeds that ER finished, which no")
+    assert "lmc-ray: MC-SGD diverged on 2 of the seeds that ER finished, which no" in err
     status, out, err = lmc("compare", str(tmp_path), "--method", "er", "--baseline", "mcsgd")
     assert (status, err) == (3, ""), "it is the baseline's loss"
     with store.database() as database:

@@ -18,6 +18,11 @@ _ROUNDING = 1e-9
 """Far below one image in any test set: a rise of exactly the bound is none below it."""
 
 
+def stays_low(error_rise: float) -> bool:
+    """Whether an error that rises by so much (a fraction) leaves two minima connected."""
+    return error_rise < CONNECTED_BELOW - _ROUNDING
+
+
 @dataclass(frozen=True)
 class Path:
     """Which line is measured on which task. Minima are named as in the tables, tasks 1-based."""
@@ -114,7 +119,7 @@ def barriers(curve: Curve, replica: int, *, same_task: bool) -> Barriers:
     return Barriers(
         loss_rise=float(loss.max() - loss[0]),
         error_rise=error_rise,
-        connected=error_rise < CONNECTED_BELOW - _ROUNDING,
+        connected=stays_low(error_rise),
         loss_barrier=above_chord(loss),
         error_barrier=above_chord(error),
         instability=float(error.max() - (error[0] + error[-1]) / 2) if same_task else None,

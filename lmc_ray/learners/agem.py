@@ -14,6 +14,10 @@ def project(gradient: Theta, reference: Theta) -> None:
     g ← g - (gᵀg_ref / g_refᵀg_ref) g_ref where gᵀg_ref < 0: the closest gradient along which the
     loss on the memory does not rise, to first order.
     """
+    # Only its direction counts, and of a memory that is all but learned by heart the squares of
+    # g_ref are 0 in float32.
+    smallest = torch.finfo(reference.dtype).tiny
+    reference = reference / reference.abs().amax(dim=1, keepdim=True).clamp(min=smallest)
     along = (gradient * reference).sum(dim=1, keepdim=True)
     length = reference.square().sum(dim=1, keepdim=True)
     gradient -= torch.where(along < 0, along / length, 0) * reference

@@ -45,6 +45,7 @@ class SGD:
     """Epochs of task 1; None: as many as `epochs`. The authors' code gives it two. Joint multitask
     training has no task 1 and takes `epochs`."""
     shuffle: bool = True
+    """Draw the order of the images anew for every epoch; multitask training always does."""
     initialisation: int = _count(0, 0, later=True)
     """Which w_0: 0 is the seed's own, the same for all methods; others are for controls."""
 

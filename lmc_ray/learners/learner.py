@@ -77,7 +77,7 @@ class Learner(ABC, Generic[H]):
     """
 
     minimum: ClassVar[str]
-    """Name of the method's own minimum: `sequential`, `multitask` or `connected`."""
+    """Name of the method's own minimum: `sequential`, `multitask`, `connected` or `averaged`."""
 
     def __init__(
         self, setting: Setting, hyperparameters: Sequence[H], seeds: Sequence[int]

@@ -200,8 +200,11 @@ class ResNet(ABC):
             weights = leaves
             if half:
                 images = images.bfloat16()
-                weights = {n: w.bfloat16() if n in self.pixels else w for n, w in leaves.items()}
-            logits = self._forward(weights, images)
+                weights = {
+                    name: leaf.bfloat16() if name in self.pixels else leaf.float()
+                    for name, leaf in leaves.items()
+                }
+            logits = self._forward(weights, images).to(theta.dtype)
             if allowed is not None:
                 logits = logits.masked_fill(~allowed, -torch.inf)
             each = cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")

@@ -69,7 +69,8 @@ def _cell(value: Any) -> str:
         return ""
     if isinstance(value, list | dict | bool):
         return json.dumps(_plain(value), allow_nan=False)
-    return str(_plain(value) if isinstance(value, bytes | datetime.datetime) else value)
+    words = isinstance(value, bytes | datetime.datetime | pa.MonthDayNano)
+    return str(_plain(value) if words else value)
 
 
 def _json(rows: pa.Table) -> bytes:
@@ -78,10 +79,12 @@ def _json(rows: pa.Table) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """A value in JSON's types; NaN and infinity, which JSON has no word for, become null."""
+    """A value in JSON's types, intervals in seconds; NaN and infinity, as it has none, as null."""
     match value:
         case dict():
             return {str(key): _plain(part) for key, part in value.items()}
+        case pa.MonthDayNano():  # an interval, such as the difference of two times; also a tuple
+            return str(value) if value.months else 86_400 * value.days + value.nanoseconds / 1e9
         case list() | tuple():
             return [_plain(part) for part in value]
         case float():

@@ -124,10 +124,14 @@ def compare(
     missing: list[str] = []
     diverged: list[str] = []
     beside: set[str] = set()
-    for together in by_setting(groups).values():
+    for (sweep, *_), together in by_setting(groups).items():
         ours = called(method, together)
+        of_sweep = [group for group in groups if group.runs[0]["sweep"] == sweep]
         for name in dict.fromkeys(baselines):
-            for a, b in _at_equal_memory(ours, called(name, together)):
+            theirs = called(name, together)
+            if ours and not theirs and called(name, of_sweep):
+                missing.append(f"{name} has no confirmed seed on {title(ours[0].runs[0])}")
+            for a, b in _at_equal_memory(ours, theirs):
                 beside.add(name)
                 if found := _differences(a, b):
                     pairs.append((a, b, paired(found)))

@@ -50,7 +50,7 @@ class _Named(Protocol):
 
 _N = TypeVar("_N", bound=_Named)
 
-SETTING = ("sweep", "benchmark", "tasks", "angle", "classes_per_task")
+SETTING = ("sweep", "benchmark", "tasks", "angle", "classes_per_task", "network")
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Group:
 
     @property
     def setting(self) -> tuple[Any, ...]:
-        """The sweep and the sequence of tasks: what one table of results has in common."""
+        """The sweep, the sequence of tasks and the network: what one table has in common."""
         return _setting(self.runs[0])
 
     @property
@@ -147,7 +147,7 @@ def called(name: str, those: Sequence[_N]) -> list[_N]:
 
 
 def by_setting(groups: Iterable[Group]) -> dict[tuple[Any, ...], list[Group]]:
-    """The groups of each sweep and sequence of tasks."""
+    """The groups of each sweep, sequence of tasks and network."""
     settings: dict[tuple[Any, ...], list[Group]] = {}
     for group in groups:
         settings.setdefault(group.setting, []).append(group)
@@ -160,9 +160,10 @@ def title(run: Run) -> str:
 
 
 def sequence(run: Run) -> str:
-    """The sequence of tasks and the part of it that was measured, in words."""
+    """The sequence of tasks, the network and the part of the images, in words."""
     angle = f" of {run['angle']:g} degrees" if run["angle"] is not None else ""
-    return f"{run['benchmark']}, {run['tasks']} tasks{angle}, {run['split']} split"
+    words = f"{run['benchmark']}, {run['tasks']} tasks{angle}", run["network"]
+    return ", ".join((*filter(None, words), f"{run['split']} split"))
 
 
 def _configurations(runs: list[Run]) -> list[Group]:

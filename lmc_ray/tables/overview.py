@@ -39,15 +39,23 @@ def _sheet(sweep: str, settings: list[list[AccuracyRow]]) -> Sheet:
     notes = [
         f"{rows[0].group.runs[0]['benchmark']}: {note}"
         for rows in settings
-        for note in divergence_notes(rows)
+        for note in (*_numbered(rows), *divergence_notes(rows))
     ]
-    columns = [f"{run['benchmark']}\n{run['tasks']} tasks" for run in firsts]
+    columns = [
+        "\n".join(filter(None, (run["benchmark"], f"{run['tasks']} tasks", run["network"])))
+        for run in firsts
+    ]
     return Sheet(
         f"all benchmarks, test split, sweep {sweep}",
         ["method", *columns],
         [[name, *(of.get(name, NOT_AVAILABLE) for of in cells)] for name in ordered],
         [*notes, _NOTE],
     )
+
+
+def _numbered(rows: list[AccuracyRow]) -> list[str]:
+    """What a number after a method means, which each benchmark counts for itself."""
+    return [row.group.note for row in rows if not row.group.alone]
 
 
 def _words(row: AccuracyRow) -> str:
