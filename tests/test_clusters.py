@@ -163,6 +163,12 @@ def test_what_bench_found_best_of_one_gpu_is_done_on_each() -> None:
     assert (machine.max_concurrent, machine.packing) == (8, Packing(64, 8))
 
 
+def test_no_more_workers_than_cores_come_from_bench() -> None:
+    """It counts the machine's cores, of which a container may have few."""
+    machine = machine_for(Resources(2, 0, 1), "mlp-256-256", None, None, None, Choice(4, 64))
+    assert (machine.max_concurrent, machine.packing) == (2, Packing(4, 2))
+
+
 def test_blocks_of_two_benchmarks_take_their_own_shares() -> None:
     shares = {"rotated-digits": 0.25, "permuted-digits": 1.0}
     workplace = Workplace("sweep", "results", None, {name: name for name in shares})

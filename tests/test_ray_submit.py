@@ -12,10 +12,11 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import dedent
 
 import numpy as np
 import pytest
@@ -126,33 +127,71 @@ class Machine:
         return [int(line.split()[0]) for line in listed if part in line]
 
 
+UNSHARED = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--net", "--mount")
+
+SSHD = """
+    mount -t tmpfs tmpfs /run && mkdir /run/sshd
+    for shared in /tmp/ray /tmp/ray_ssh_$(printf root | sha256sum | cut -c1-10); do
+      mkdir -p $shared {home}.own$shared && mount --bind {home}.own$shared $shared
+    done
+    # ssh knows its user's home from here, not from HOME.
+    sed -E 's|^(root:.*):[^:]*(:[^:]*)$|\\1:{home}\\2|' /etc/passwd > {home}.passwd
+    mount --bind {home}.passwd /etc/passwd
+    $(command -v sshd) -f {home}.sshd -E {home}.log
+    touch {home}.ready
+    while :; do sleep 1000; done  # the first process takes in the orphans; bash buries them
+"""
+"""The rest of a machine's first process, once its network is up."""
+
+
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     """A machine with sshd on port 22 of its own loopback."""
+    with booted(tmp_path_factory.mktemp("machine"), {"node": "127.0.0.1"}) as machine:
+        yield machine
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[Machine]:
+    """Two machines and a cable between them; the commands run on the first."""
+    with booted(tmp_path, {"node": "10.77.0.1", "worker": "10.77.0.2"}) as machine:
+        yield machine
+
+
+@contextmanager
+def booted(folder: Path, addresses: Mapping[str, str]) -> Iterator[Machine]:
+    """Machines by the names of their homes; the second is a machine inside the first."""
     problem = what_is_missing()
     if problem:
         if os.environ.get("LMC_CI_MUST_SUBMIT"):
             pytest.fail(f"`ray submit` cannot be tested here: {problem}")
         pytest.skip(f"`ray submit` cannot be tested here: {problem}")
-    folder = tmp_path_factory.mktemp("machine")
-    homes(folder)
-    ready = folder / "ready"
-    script = f"""
-        set -e
-        ip link set lo up
-        mount -t tmpfs tmpfs /run && mkdir /run/sshd
-        for shared in /tmp/ray /tmp/ray_ssh_$(printf root | sha256sum | cut -c1-10); do
-          mkdir -p $shared {folder}/own$shared && mount --bind {folder}/own$shared $shared
-        done
-        $(command -v sshd) -f {folder}/sshd_config -E {folder}/sshd.log
-        touch {ready}
-        while :; do sleep 1000; done  # the first process takes in the orphans; bash buries them
-    """
-    outside = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--net", "--mount"]
+    homes(folder, addresses)
+    network = ["set -e", "ip link set lo up"]
+    for name, address in list(addresses.items())[1:]:
+        inside = f"""
+            set -e
+            until ip link set {name} up 2> /dev/null; do sleep 0.1; done
+            {plugged_in(name, address)}
+            {SSHD.format(home=folder / name)}
+        """
+        (folder / f"{name}.sh").write_text(inside)
+        network += [
+            f"ip link add node type veth peer name {name}",
+            f"{' '.join(UNSHARED)} bash {folder / name}.sh &",
+            "mine=$(readlink /proc/self/ns/net)",
+            'until [ "$(readlink /proc/$!/ns/net)" != "$mine" ]; do sleep 0.1; done',
+            f"ip link set {name} netns $!",
+            "ip link set node up",
+            plugged_in("node", addresses["node"]),
+        ]
+    script = "\n".join((*network, SSHD.format(home=folder / "node")))
     environment = {"PATH": PATH, "HOME": str(folder)}
-    process = subprocess.Popen([*outside, "bash", "-c", script], env=environment)
+    process = subprocess.Popen([*UNSHARED, "bash", "-c", script], env=environment)
     try:
-        wait_until(lambda: ready.exists() or process.poll() is not None, "no namespaces")
+        for name in addresses:
+            ready = folder / f"{name}.ready"
+            wait_until(lambda at=ready: at.exists() or process.poll() is not None, "no namespaces")
         assert process.poll() is None, "the namespaces could not be made"
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
         yield Machine(folder, int(children.split()[0]))
@@ -161,45 +200,54 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
         process.wait()
 
 
-def homes(folder: Path) -> None:
+def plugged_in(device: str, address: str) -> str:
+    """Ray asks the way to the world for its own address; there is none beyond the cable."""
+    lines = ("ip link set lo up", f"ip addr add {address}/24 dev {device}")
+    return "; ".join((*lines, f"ip route add default dev {device}"))
+
+
+def homes(folder: Path, addresses: Mapping[str, str]) -> None:
     """Both sides of SSH: keys, a token, sshd's configuration, an environment, images."""
-    for name in ("laptop/.ssh", "laptop/.ray", "node/.ssh", "shared/results"):
+    for name in ("laptop/.ssh", "laptop/.ray", "shared/results"):
         (folder / name).mkdir(parents=True)
     key = folder / "laptop" / ".ssh" / "id_ed25519"
     host = folder / "host_key"
     for each in (key, host):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", each], check=True)
-    # A busy machine takes long to start Ray.
-    (folder / "node" / ".bashrc").write_text("export RAY_raylet_start_wait_time_s=90\n")
-    authorized = folder / "node" / ".ssh" / "authorized_keys"
-    authorized.write_text(key.with_suffix(".pub").read_text())
     token = folder / "laptop" / ".ray" / "auth_token"
     token.touch(0o600)
     token.write_text("0123456789abcdef" * 4)
-    (folder / "sshd_config").write_text(
-        f"""
-        ListenAddress 127.0.0.1
-        HostKey {host}
-        AuthorizedKeysFile {authorized}
-        PermitRootLogin prohibit-password
-        PasswordAuthentication no
-        StrictModes no
-        UsePAM no
-        MaxStartups 100
-        SetEnv HOME={folder / "node"}
-        """
-    )
-    made_environment(folder / "node" / "lmc-env")
+    for name, address in addresses.items():
+        authorized = folder / name / ".ssh" / "authorized_keys"
+        authorized.parent.mkdir(parents=True)
+        authorized.write_text(key.with_suffix(".pub").read_text())
+        # A busy machine takes long to start Ray.
+        (folder / name / ".bashrc").write_text("export RAY_raylet_start_wait_time_s=90\n")
+        (folder / f"{name}.sshd").write_text(
+            f"""
+            ListenAddress {address}
+            HostKey {host}
+            AuthorizedKeysFile {authorized}
+            PermitRootLogin prohibit-password
+            PasswordAuthentication no
+            StrictModes no
+            UsePAM no
+            MaxStartups 100
+            SetEnv HOME={folder / name}
+            """
+        )
+        made_environment(folder / name / "lmc-env")
     images(folder / "shared" / "data" / "MNIST" / "raw")
-    (folder / "onprem.yaml").write_text(derived(folder))
+    (folder / "onprem.yaml").write_text(derived(folder, *addresses.values()))
 
 
-def derived(folder: Path) -> str:
-    """cluster/onprem.yaml with this machine's addresses, user and paths, and nothing else."""
+def derived(folder: Path, head: str, *workers: str) -> str:
+    """cluster/onprem.yaml with these machines' addresses, user and paths, and nothing else."""
     text = (PROJECT / "cluster" / "onprem.yaml").read_text()
     for given, here in {
-        "head_ip: 192.168.1.10": "head_ip: 127.0.0.1",
-        "worker_ips: [192.168.1.11, 192.168.1.12]": "worker_ips: []",
+        "head_ip: 192.168.1.10": f"head_ip: {head}",
+        "worker_ips: [192.168.1.11, 192.168.1.12]": f"worker_ips: [{', '.join(workers)}]",
+        "LMC_MAX_CPUS=48": "LMC_MAX_CPUS=2",
         "ssh_user: lab": "ssh_user: root",
         "~/.ssh/id_ed25519": str(folder / "laptop" / ".ssh" / "id_ed25519"),
         "/srv/lmc": str(folder / "shared"),
@@ -383,3 +431,16 @@ for demand in (*demands.ray_task_actor_demand, *demands.placement_group_demand):
     for bundle in demand.bundles_by_count:
         print(dict(sorted(bundle.bundle.items())), bundle.count)
 '''
+
+
+def test_every_worker_joins(pair: Machine) -> None:
+    """Ray's newer autoscaler would count the head as one of them."""
+    pair.begin("ray", "up", "-y", "--no-config-cache", pair.config)
+    code = """
+        import time, ray
+        ray.init("10.77.0.1:6379", logging_level="ERROR")
+        while sum(node["Alive"] for node in ray.nodes()) < 2:
+            time.sleep(1)
+    """
+    python = pair.folder / "node" / "lmc-env" / "bin" / "python"
+    pair.run("env", "RAY_AUTH_MODE=token", python, "-c", dedent(code), home="node")

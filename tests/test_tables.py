@@ -321,7 +321,7 @@ def test_two_networks_are_two_tables(tmp_path: Path):
             ["er"],
             ["ewc", "stable-sgd"],
         ]
-        with pytest.raises(UserError, match="stable-sgd has no confirmed seed on .*resnet18-20"):
+        with pytest.raises(UserError, match=r"stable-sgd has no confirmed seed on .*resnet18-20"):
             compare(database, "er", ["stable-sgd"])
     assert [sheet.title.split(", ")[2] for sheet in sheets] == ["resnet18-20", "stable-resnet-20"]
 
@@ -457,7 +457,8 @@ def test_beside_the_paper(tmp_path: Path):
     assert low < 0.4 < high
     assert 0.3 < float(p) < 0.9
     assert beside.title == (
-        "beside the paper: rotated-mnist, 20 tasks of 9 degrees, mlp-256-256, test split, sweep paper"
+        "beside the paper: rotated-mnist, 20 tasks of 9 degrees, mlp-256-256, test split,"
+        " sweep paper"
     )
     assert max(map(len, render([beside]).splitlines())) <= 100
 

@@ -281,6 +281,18 @@ def test_all_findings_at_once(check: Check) -> None:
     [
         ("--dashboard-host=127.0.0.1", "--dashboard-host=0.0.0.0", "open to whoever", None),
         ("--dashboard-host=127.0.0.1", "--dashboard-host 0.0.0.0", "open to whoever", None),
+        (
+            "~/.ray/auth_token: ~/.ray/auth_token",
+            "~/x: ~nobody-here/x",
+            "there is no ~nobody",
+            None,
+        ),
+        (
+            "~/.ray/auth_token: ~/.ray/auth_token",
+            "~/.ray/auth_token: ~nobody-here/auth_token",
+            "there is no ~nobody-here/auth_token: make it",
+            None,
+        ),
         ("RAY_AUTH_MODE=token", "RAY_AUTH_MODE=disabled", "write 'token'", None),
         (
             "    export RAY_AUTH_MODE=token\n",
@@ -308,6 +320,21 @@ def test_danger(check: Check, right: str, wrong: str, says: str, where: str | No
     line = line_of(text, where or right)
     found = check(text.replace(right, wrong, 1))
     assert any(at == line and says in message for at, message in found), found
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "  - |\n    ray start --head --port=6379 \\\n      --dashboard-host=0.0.0.0\n",
+        "  - ~/lmc-env/bin/ray start --head --dashboard-host=0.0.0.0\n",
+    ],
+)
+def test_an_open_dashboard_is_seen_however_ray_is_called(check: Check, start: str) -> None:
+    text = ONPREM.read_text()
+    begin = text.index("head_start_ray_commands:")
+    text = text[:begin] + "head_start_ray_commands:\n" + start
+    line = line_of(text, "--dashboard-host=0.0.0.0")
+    assert [at for at, said in check(text) if "open to whoever" in said] == [line]
 
 
 def test_an_open_port(check: Check) -> None:

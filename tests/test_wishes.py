@@ -10,6 +10,7 @@ import pytest
 
 from lmc_ray.errors import UserError
 from lmc_ray.learners import hyperparameters
+from lmc_ray.learners.hyperparameters import BATCHES
 from lmc_ray.learners.presets import PRESETS
 from lmc_ray.paper import TABLE_1
 from lmc_ray.sweep import Range, Study
@@ -17,7 +18,7 @@ from lmc_ray.sweep.declared import check_studies
 from lmc_ray.sweep.proposals import History
 from lmc_ray.sweep.space import distributions, fixed
 from lmc_ray.sweep.tuned import tuned
-from lmc_ray.sweep.wishes import Wishes, as_wished, benchmarks_of, borrowed
+from lmc_ray.sweep.wishes import Wishes, as_wished, batch_sizes, benchmarks_of, borrowed
 
 PAPER = runpy.run_path(str(Path(__file__).parent.parent / "sweeps" / "paper.py"))
 DECLARED = PAPER["BENCHMARKS"]
@@ -298,6 +299,16 @@ def test_the_formula_is_set_as_it_was_tuned(network: str | None) -> None:
     (formula, *_) = PRESETS_SCRIPT["studies"]("split-cifar100", network)
     assert formula.space == tuned("split-cifar100", "mcsgd")
     assert formula.space.get("path_weight", "exact") == "exact"
+
+
+def test_memory_is_asked_for_the_largest_batch_of_any_kind() -> None:
+    """The steps on J and the replay take gradients of batches of their own."""
+    studies = [
+        Study(method="mcsgd", space={"batch_size": 10, "connect_batch_size": [32, 256]}),
+        Study(method="er", space={"batch_size": 16}),
+    ]
+    assert sorted(batch_sizes(studies, "batch_size")) == [10, 16]
+    assert sorted(batch_sizes(studies, *BATCHES)) == [0, 10, 10, 16, 32, 256]
 
 
 def test_what_ships_may_be_searched_around(

@@ -19,7 +19,9 @@ from lmc_ray.bench.peak import copy_bytes, matrix_flops
 from lmc_ray.bench.worker import Sample, Workload, work
 from lmc_ray.benchmarks import load
 from lmc_ray.device import choose_device
+from lmc_ray.learners import hyperparameters
 from lmc_ray.learners.evaluation import EVALUATION_GROUP
+from lmc_ray.learners.hyperparameters import batches_of
 from lmc_ray.models import build
 
 _PASSES = 8
@@ -178,7 +180,7 @@ def _speed(workload: Workload, found: list[Sample], flops: float, moved: float) 
         private_bytes=max(own, default=None),
         predicted_bytes=predicted_bytes(
             network,
-            batch_size=workload.batch_size,
+            batch_size=max(batches_of(hyperparameters(workload.method, workload.values))),
             replicas=replicas,
             minima=minima,
             group=EVALUATION_GROUP,

@@ -81,11 +81,12 @@ def _check_ray(document: Document, path: Path, command: str) -> None:
 
 def _calls(command: str, *begin: str) -> Iterator[list[str]]:
     """The calls of a program in a command line, word by word."""
-    for part in re.split(r"[;&|\n]+", command):
+    for part in re.split(r"[;&|\n]+", command.replace("\\\n", " ")):
         try:
             words = shlex.split(part, comments=True)
         except ValueError:  # a quote that spans what was split: no call of ours
             continue
         for index in range(len(words) - len(begin) + 1):
-            if tuple(words[index : index + len(begin)]) == begin:
+            program = words[index].rpartition("/")[2]  # wherever it lies
+            if (program, *words[index + 1 : index + len(begin)]) == begin:
                 yield words[index + len(begin) :]

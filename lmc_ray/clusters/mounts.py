@@ -6,6 +6,8 @@ from pathlib import Path as File
 from typing import Any
 
 from lmc_ray.clusters.document import Document, texts
+from lmc_ray.errors import UserError
+from lmc_ray.home import expanded
 
 PACKAGE = ("lmc_ray", "pyproject.toml", "requirements.lock", "README.md", "LICENSE")
 """What pip needs to install the package on a node."""
@@ -20,7 +22,7 @@ def check_mounts(document: Document) -> None:
     for remote, local in mounts.items():
         if not isinstance(local, str):
             document.add(("file_mounts", remote), f"file_mounts: {remote} needs a local path")
-        elif not File(local).expanduser().exists() and local != TOKEN:
+        elif not _exists(local) and local != TOKEN:
             document.add(
                 ("file_mounts", remote),
                 f"file_mounts: there is no {local} here; paths count from the folder that `ray up` "
@@ -38,16 +40,22 @@ def _check_token(document: Document, mounts: dict[Any, Any]) -> None:
         document.add(("file_mounts",), f"no authentication token: mount {TOKEN} to {TOKEN}")
     for remote in where:
         path = ("file_mounts", remote)
-        token = File(str(mounts[remote])).expanduser()
         if remote != TOKEN and not str(remote).endswith("/.ray/auth_token"):
             document.add(path, f"the token must lie at {TOKEN} on the nodes, not at {remote}")
-        if not token.is_file():
+        if not _exists(mounts[remote]):
             document.add(
                 path,
                 f"there is no {mounts[remote]}: make it with `ray get-auth-token --generate`",
             )
-        elif stat.S_IMODE(token.stat().st_mode) & 0o077:
+        elif stat.S_IMODE(expanded(mounts[remote]).stat().st_mode) & 0o077:
             document.add(path, f"others can read {mounts[remote]}: chmod 600 {mounts[remote]}")
+
+
+def _exists(local: Any) -> bool:
+    try:
+        return expanded(str(local)).exists()
+    except UserError:  # nobody's home
+        return False
 
 
 def _check_package(document: Document, mounts: dict[Any, Any]) -> None:

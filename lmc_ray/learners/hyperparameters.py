@@ -149,6 +149,15 @@ class ExponentialAverage(SGD):
     """β: a step's weight in the average fades by this factor with every later step."""
 
 
+BATCHES = ("batch_size", "connect_batch_size", "replay_batch_size")
+"""Fields that say of how many examples a gradient is taken."""
+
+
+def batches_of(values: SGD) -> list[int]:
+    """Examples of each kind of batch that a gradient is taken of."""
+    return [getattr(values, name) for name in BATCHES if hasattr(values, name)]
+
+
 def numeric_fields(kind: type[SGD]) -> list[str]:
     """Names of the fields in which replicas of one stack may differ."""
     return [each.name for each in fields(kind) if each.metadata.get("numeric")]

@@ -16,6 +16,7 @@ from rich.console import Console
 from lmc_ray.command import run
 from lmc_ray.errors import FailedError, UserError, unknown
 from lmc_ray.interrupts import INTERRUPT
+from lmc_ray.learners.hyperparameters import batches_of
 from lmc_ray.store import Store, check_sweep_name
 from lmc_ray.sweep.backoff import until_written
 from lmc_ray.sweep.cluster import connect
@@ -154,7 +155,7 @@ def main(
                     each.place,
                     each.benchmark,
                     machines[each.key],
-                    [each.hyperparameters.batch_size],
+                    batches_of(each.hyperparameters),
                     together=len(ANCHOR_SEEDS),
                 )
             fresh = history.fresh_seeds(tonight, seeds_per_night)

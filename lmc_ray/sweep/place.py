@@ -103,7 +103,7 @@ def check_memory_of_workers(
         place: what they train.
         benchmark: what they train on.
         machine: how many workers, and their stacks.
-        batch_sizes: that they may use.
+        batch_sizes: of all batches that they may take a gradient of.
         kept: tasks after which a trio's minima are kept as files.
         together: replicas that are one stack, however large stacks are.
 
@@ -154,7 +154,8 @@ def machine_for(
     fit = int(resources.gpus / share) if share else resources.cpus
     workers = max_concurrent or max(1, min(fit, resources.cpus))
     if noted is not None and bool(share) == bool(resources.gpus):  # of one GPU, if of any
-        workers = max_concurrent or noted.workers * max(1, int(resources.gpus))
+        # It may have counted cores that a container does not give.
+        workers = max_concurrent or min(workers, noted.workers * max(1, int(resources.gpus)))
         replicas = replicas or noted.replicas
     # On a GPU one large stack is faster than several side by side: as many as there are GPUs.
     apart = min(workers, max(1, int(resources.gpus / max(share, 1)))) if share else workers

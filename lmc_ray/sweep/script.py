@@ -18,6 +18,7 @@ from lmc_ray.command import FAILED, INTERRUPTED, run
 from lmc_ray.errors import FailedError, UserError
 from lmc_ray.home import expanded
 from lmc_ray.interrupts import INTERRUPT
+from lmc_ray.learners.hyperparameters import BATCHES
 from lmc_ray.report import importance_rows, write_report
 from lmc_ray.store import Store, check_sweep_name
 from lmc_ray.store.files import one_line
@@ -302,15 +303,16 @@ def main(
         resources = connect()
         machines: dict[str, Machine] = {}
         for course in courses:
-            (place, images, _), sizes = course.opened, batch_sizes(course.studies)
-            noted = noted_for(resources, place.network, sizes)
+            place, images, _ = course.opened
+            noted = noted_for(resources, place.network, batch_sizes(course.studies, "batch_size"))
             machine = machines[place.benchmark] = machine_for(
                 resources, place.network, gpus_per_trial, max_concurrent, replicas, noted
             )
             kept = len(course.protocol.keep_minima)
             together = max(run.together for run in course.runs(1))
+            largest = batch_sizes(course.studies, *BATCHES)
             check_memory_of_workers(
-                resources, place, images, machine, sizes, kept=kept, together=together
+                resources, place, images, machine, largest, kept=kept, together=together
             )
         console = Console(highlight=False)
         runs: list[StudyRun] = []

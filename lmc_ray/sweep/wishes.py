@@ -158,12 +158,13 @@ def check_floor(study: Study) -> None:
         )
 
 
-def batch_sizes(studies: Sequence[Study]) -> list[int]:
-    """Every batch size that the studies list or fix, and the ends of their ranges."""
+def batch_sizes(studies: Sequence[Study], *names: str) -> list[int]:
+    """Every value of these fields that the studies list or fix, and the ends of their ranges."""
     found: list[int] = []
     for study in studies:
-        wanted = study.space.get("batch_size", hyperparameters(study.method, {}).batch_size)
-        found += map(int, tried(wanted))
+        own = vars(hyperparameters(study.method, {}))
+        for name in own.keys() & set(names):
+            found += map(int, tried(study.space.get(name, own[name])))
     return found
 
 
