@@ -370,6 +370,13 @@ def test_images_of_another_source(tmp_path) -> None:
     )
 
 
+def test_the_folder_of_another_source(tmp_path) -> None:
+    """MNIST's images have the shape and the number of classes that Fashion-MNIST's have."""
+    write_parquet_folder(tmp_path / "mnist", TRAIN, TEST)
+    assert "no fashion-mnist in" in reported("rotated-fashion-mnist", tmp_path / "mnist")
+    assert "are not mnist" in reported("rotated-mnist", tmp_path / "mnist"), "looked at, at least"
+
+
 def test_a_folder_that_does_not_exist_or_has_no_images(tmp_path) -> None:
     assert reported(f"split-{tmp_path}/none") == f"no folder {tmp_path}/none: check the path"
     (tmp_path / "empty").mkdir()

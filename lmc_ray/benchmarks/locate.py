@@ -88,7 +88,7 @@ def _known(word: str, root: Path | None) -> Found:
     torchvision_folder = root / (_RAW_FOLDERS | cifar.FOLDERS)[word]
     if torchvision_folder.is_dir():
         return _in_torchvision_layout(word, root)
-    if _has_images(root):
+    if _has_images(root) and root.name not in catalog.SOURCES.keys() - {word}:
         return _own(root)
     raise UserError(
         f"no {word} in {root}: expected {word}/train-*.parquet and {word}/test-*.parquet, or "
