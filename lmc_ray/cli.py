@@ -74,10 +74,10 @@ def query(
 ) -> None:
     """Ask the results in SQL.
 
-    The query sees the tables and views that --views lists, each cell once, and nothing else; it
-    cannot change them. For example:
+    The query sees the tables and views that --views lists, each cell of a sweep once, and nothing
+    else; it cannot change them. For example:
 
-    lmc-ray query results "SELECT method, avg(average_accuracy) FROM confirmed GROUP BY method"
+    lmc-ray query results "SELECT sweep, method, avg(average_accuracy) FROM confirmed GROUP BY ALL"
     """
     import pyarrow
 

@@ -7,6 +7,8 @@
 #   NIGHTLY_TRY=2 cluster/nightly/submit.sh …
 # Exit status: 0 submitted, or known already.
 set -eu
+# Ray sends the token of ~/.ray/auth_token only if told to.
+if [ -z "${RAY_AUTH_MODE:-}" ] && [ -f ~/.ray/auth_token ]; then export RAY_AUTH_MODE=token; fi
 cd "$(dirname "$0")/../.."
 RAY_API_SERVER_ADDRESS=${RAY_API_SERVER_ADDRESS:-http://127.0.0.1:8265}
 export RAY_API_SERVER_ADDRESS
