@@ -293,11 +293,19 @@ def test_a_script_starts_from_what_ships_for_the_network() -> None:
         assert found["learning_rate"] == ships["learning_rate"]
 
 
-@pytest.mark.parametrize("network", ["stable-resnet-20", None])
-def test_the_formula_is_set_as_it_was_tuned(network: str | None) -> None:
-    """Not as MC-SGD was with other weights along the path, even if that is the network's own."""
-    (formula, *_) = PRESETS_SCRIPT["studies"]("split-cifar100", network)
-    assert formula.space == tuned("split-cifar100", "mcsgd")
+@pytest.mark.parametrize(
+    ("benchmark", "network", "name"),
+    [
+        ("split-cifar100", "stable-resnet-20", "mcsgd"),
+        ("split-cifar100", None, "mcsgd"),
+        ("rotated-mnist", None, "formula"),
+        ("rotated-mnist", "mlp-64-64", "formula"),
+    ],
+)
+def test_the_formula_is_set_as_it_was_tuned(benchmark: str, network: str | None, name: str) -> None:
+    """Not as MC-SGD was with other weights along the path, even if that is what ships."""
+    (formula, *_) = PRESETS_SCRIPT["studies"](benchmark, network)
+    assert formula.space == tuned(benchmark, name, network)
     assert formula.space.get("path_weight", "exact") == "exact"
 
 
