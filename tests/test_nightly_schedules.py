@@ -101,3 +101,22 @@ def test_of_two_starts_by_cron_the_second_leaves(tmp_path: Path) -> None:
 
 def test_the_scripts_of_the_shell_are_whole() -> None:
     subprocess.run(["sh", "-n", FOLDER / "submit.sh"], check=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("has_token", "given", "mode"),
+    [(True, {}, "token"), (True, {"RAY_AUTH_MODE": "disabled"}, "disabled"), (False, {}, "")],
+)
+def test_a_job_is_submitted_with_the_token_that_is_there(
+    tmp_path: Path, has_token: bool, given: dict[str, str], mode: str
+) -> None:
+    """Ray does not look for it unless told to."""
+    (tmp_path / ".ray").mkdir()
+    if has_token:
+        (tmp_path / ".ray" / "auth_token").write_text("0123")
+    ray = tmp_path / "ray"
+    ray.write_text('#!/bin/sh\necho "$RAY_AUTH_MODE" > "$HOME/mode"\n')
+    ray.chmod(0o755)
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "RAY": str(ray), **given}
+    subprocess.run(["sh", FOLDER / "submit.sh"], check=True, timeout=60, env=environment)
+    assert (tmp_path / "mode").read_text() == f"{mode}\n"
