@@ -292,6 +292,6 @@ def test_a_night_is_created_once(tmp_path: Path) -> None:
         said.append(ended.stdout)
     [night] = objects.iterdir()
     assert night.name in {f"nightly-{datetime.now(UTC):%Y-%m-%d}"}
-    assert said[0] == ""
-    assert said[1].startswith(f"{night.name} exists: if it failed, kubectl delete rayjob")
+    again = f"kubectl delete rayjob {night.name}, and create this job again"
+    assert said == ["", f"{night.name} exists: if it failed, {again}\n"]
     assert yaml.safe_load(night.read_text())["metadata"] == {"name": night.name}

@@ -128,10 +128,8 @@ measuring.spectrum_rows = full
 def test_what_cannot_be_measured_keeps_nothing_else_from_it(
     calm: tuple[Path, Ended], tmp_path: Path
 ) -> None:
-    root, site = (
-        tmp_path / "results",
-        before_workers_import("lmc_ray.sweep.analyst", tmp_path / "site", FULL),
-    )
+    root = tmp_path / "results"
+    site = before_workers_import("lmc_ray.sweep.analyst", tmp_path / "site", FULL)
     with started(root, *SMALL, script=SCRIPT, environment=site) as driver:
         ended = driver.wait()
     assert ended.status == 1
@@ -140,6 +138,9 @@ def test_what_cannot_be_measured_keeps_nothing_else_from_it(
     assert all("the spectrum of" in line and "on purpose" in line for line in failed)
     for table in (*MEASURED, "minima"):
         assert (content(root)[table] == content(calm[0])[table]) == (table != "spectra")
+    with started(root, *SMALL, script=SCRIPT) as driver:
+        assert driver.wait().status == 0, "the same command tries them again"
+    assert content(root) == content(calm[0])
 
 
 def test_a_lost_minimum_is_named(copied: Path) -> None:

@@ -382,6 +382,12 @@ def test_a_token_that_others_can_read(tmp_path: Path) -> None:
     assert ["get-auth-token" in each.message for each in validate(GPU)] == [True]
 
 
+def test_a_folder_is_no_token(check: Check, tmp_path: Path) -> None:
+    (tmp_path / "auth_token").mkdir(mode=0o700)
+    text = GPU.read_text().replace(": ~/.ray/auth_token\n", f": {tmp_path}/auth_token\n")
+    assert any(f"there is no {tmp_path}/auth_token: make it" in said for _, said in check(text))
+
+
 def test_elsewhere_the_mounts_are_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     assert {"there is no" in each.message for each in validate(GPU)} == {True}

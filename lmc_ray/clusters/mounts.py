@@ -22,7 +22,7 @@ def check_mounts(document: Document) -> None:
     for remote, local in mounts.items():
         if not isinstance(local, str):
             document.add(("file_mounts", remote), f"file_mounts: {remote} needs a local path")
-        elif not _exists(local) and local != TOKEN:
+        elif local != TOKEN and not ((there := _here(local)) and there.exists()):
             document.add(
                 ("file_mounts", remote),
                 f"file_mounts: there is no {local} here; paths count from the folder that `ray up` "
@@ -40,22 +40,24 @@ def _check_token(document: Document, mounts: dict[Any, Any]) -> None:
         document.add(("file_mounts",), f"no authentication token: mount {TOKEN} to {TOKEN}")
     for remote in where:
         path = ("file_mounts", remote)
+        token = _here(str(mounts[remote]))
         if remote != TOKEN and not str(remote).endswith("/.ray/auth_token"):
             document.add(path, f"the token must lie at {TOKEN} on the nodes, not at {remote}")
-        if not _exists(mounts[remote]):
+        if token is None or not token.is_file():
             document.add(
                 path,
                 f"there is no {mounts[remote]}: make it with `ray get-auth-token --generate`",
             )
-        elif stat.S_IMODE(expanded(mounts[remote]).stat().st_mode) & 0o077:
+        elif stat.S_IMODE(token.stat().st_mode) & 0o077:
             document.add(path, f"others can read {mounts[remote]}: chmod 600 {mounts[remote]}")
 
 
-def _exists(local: Any) -> bool:
+def _here(local: str) -> File | None:
+    """The local side of a mount; None below nobody's home."""
     try:
-        return expanded(str(local)).exists()
-    except UserError:  # nobody's home
-        return False
+        return expanded(local)
+    except UserError:
+        return None
 
 
 def _check_package(document: Document, mounts: dict[Any, Any]) -> None:

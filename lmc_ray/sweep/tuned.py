@@ -24,15 +24,16 @@ def tuned(benchmark: str, study: str, network: str | None = None) -> dict[str, A
         network: those found with it come first, then those found with it in float32 if it is
             one of `-bf16`, then those with the benchmark's usual one.
     """
-    places = [benchmark]
-    if network is not None:
-        places = [f"{benchmark} {name}" for name in (network, unrounded(network))] + places
+    places = [*(_own(benchmark, network) if network else ()), benchmark]
     found = next((each for place in places if (each := _all().get(place, {}).get(study))), None)
     return found and {name: value for name, value in found.items() if name != "found"}
 
 
 def tuned_with(benchmark: str, study: str, network: str) -> bool:
     """Whether a study has a configuration that was found with just this network, rounded or not."""
-    return any(
-        study in _all().get(f"{benchmark} {name}", {}) for name in (network, unrounded(network))
-    )
+    return any(study in _all().get(place, {}) for place in _own(benchmark, network))
+
+
+def _own(benchmark: str, network: str) -> list[str]:
+    """Where the configurations of just this network stand, then those of the unrounded one."""
+    return [f"{benchmark} {name}" for name in (network, unrounded(network))]
