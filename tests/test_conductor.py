@@ -750,7 +750,7 @@ def test_every_proposal_of_a_pack_is_told_its_own_outcome(tmp_path: Path) -> Non
     assert [block.trial for block in conductor.suggest("two")["pack"].blocks] == [3, 4, 5]
     assert conductor.suggest("three") is None
     outcomes = end_of(pack)
-    commit(conductor.store, "sweep", pack, outcomes)
+    commit(Store(str(tmp_path)), "sweep", pack, outcomes)
     result = {"accuracy": 0.5, "task": 4, "outcomes": list(outcomes.items())}
     conductor.on_trial_complete("one", result)
     values = set()

@@ -148,11 +148,11 @@ def test_cells_elsewhere_are_waited_for(
             raise UnavailableError("cannot list runs: no connection")
         return stored_outcomes(store, sweep, chances)
 
-    monkeypatch.setattr("lmc_ray.sweep.conductor.stored_outcomes", away)
+    monkeypatch.setattr("lmc_ray.sweep.ledger.stored_outcomes", away)
     driver = conductor(Sweep(tmp_path), patience=patience)
     if patience:
         driver.start()
-        assert driver.ledger
+        assert driver.ledger.outcomes
     else:
         with pytest.raises(UnavailableError, match="no connection"):
             driver.start()

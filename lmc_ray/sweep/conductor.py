@@ -1,30 +1,22 @@
-"""The searcher that Ray Tune asks what to run next: all studies of a sweep, and its ledger."""
+"""The searcher that Ray Tune asks what to run next: all studies of a sweep take turns."""
 
-import json
-import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from itertools import takewhile
 from statistics import fmean
 from typing import Any
 
 from ray.tune.search import Searcher
 
-from lmc_ray.errors import UnavailableError, UserError
+from lmc_ray.errors import UserError
 from lmc_ray.interrupts import INTERRUPT
 from lmc_ray.store import Store
-from lmc_ray.store.files import one_line
-from lmc_ray.store.presence import check_flag, plant_flag
-from lmc_ray.sweep.backoff import Backoff, out_of_reach, reached
 from lmc_ray.sweep.cells import Block, Outcome, Pack
-from lmc_ray.sweep.events import tell, tell_block
+from lmc_ray.sweep.events import tell_block
+from lmc_ray.sweep.ledger import Ledger
 from lmc_ray.sweep.packs import Packing
 from lmc_ray.sweep.study import StudyRun
-from lmc_ray.sweep.trainable import Workplace, stored_outcomes
-
-Key = tuple[str, str, int | None]
-"""A study's benchmark and name, and a number of its trials."""
+from lmc_ray.sweep.trainable import Workplace
 
 MAX_FAILURES = 3
 """How often a pack may lose its worker before its blocks count as failed."""
@@ -60,21 +52,18 @@ class Conductor(Searcher):
     ) -> None:
         super().__init__(metric="accuracy", mode="max")
         self.studies = studies
-        self.store = store
         self.workplace = workplace
         self.changed = changed
         self.hindered = hindered
-        self.ledger = stored_outcomes(store, workplace.sweep, chances)
-        self.chances = chances
         self.packings = packings
-        self.several = several
+        self.ledger = Ledger(
+            studies, store, workplace, chances, self._wait_for_root, several=several
+        )
         self.ready: deque[tuple[StudyRun, list[Block]]] = deque()
         """Packs to run, in the order in which the studies gave them out; their blocks are whole."""
         self.running: dict[str, tuple[StudyRun, list[Block]]] = {}
         self.fits: dict[str, int] = {}
         """Replicas of a stack, by benchmark, where more have run out of memory."""
-        self.links: dict[str, dict[str, Any]] = {}
-        """Cells of other sweeps that are taken over but not committed yet, with what is new."""
         self.done = 0
         self.failed: list[Block] = []
         self.too_large = False
@@ -87,16 +76,6 @@ class Conductor(Searcher):
         """The ids of packs that have failed for good."""
         self._failures: Counter[tuple[str, ...]] = Counter()
         """How often a block has lost its worker, or its worker an error, by its cells."""
-        self._elsewhere: dict[str, str] = {}
-        self._outcomes: dict[str, dict[str, Outcome]] = {}
-        self._written: dict[Key, tuple[str, list[str]]] = {}
-        """Trials that earlier starts have committed: their states and cells."""
-        self._known: dict[Key, dict[str, Any]] = {}
-        """Configurations that earlier starts have tried."""
-        self._unwritten = {
-            study.key: list(range(0, study.trials, study.protocol.generation)) for study in studies
-        }
-        """Where the generations begin whose trials are not committed."""
 
     def start(self) -> None:
         """Take up what the root holds; to be called once, before the first `suggest`.
@@ -104,15 +83,10 @@ class Conductor(Searcher):
         Raises:
             UserError: the sweep's name belongs to a sweep with other options, or the root is gone.
         """
-        self._read()
+        self.ledger.read()
         if not any(study.protocol.asynchronous for study in self.studies):
             self._advance()  # whatever gives a foreign name away comes up here
-        if self.problem:
-            raise self.problem
-        try:
-            plant_flag(self.store.root)
-        except OSError as problem:
-            raise self._out_of_reach(one_line(problem)) from None
+        self.ledger.plant_flag()
 
     @property
     def finished(self) -> bool:
@@ -124,9 +98,8 @@ class Conductor(Searcher):
 
         Tune's type says dictionary or None, and its protocol says `Searcher.FINISHED` at the end.
         """
-        if not self.problem:
-            self._advance()
-        self._commit()
+        self._unless_hindered(self._advance)
+        self._unless_hindered(self.ledger.commit)
         if self.problem or INTERRUPT.seen:
             return Searcher.FINISHED
         if self.ready:
@@ -151,7 +124,7 @@ class Conductor(Searcher):
         if "lost" in result:  # neither done nor failed: the next start runs it
             for block in blocks:
                 tell_block("not committed", block, result["lost"])
-            self.problem = self._out_of_reach(result["lost"])
+            self.problem = self.ledger.out_of_reach(result["lost"])
             return
         if "mistake" in result:
             for block in blocks:
@@ -171,11 +144,11 @@ class Conductor(Searcher):
             self.given_up.append(trial_id)
         self.too_large |= "too_large" in result
         ended = {} if error or outcomes is None else dict(outcomes)
-        self.ledger |= ended
+        self.ledger.outcomes |= ended
         for block in blocks:
             if ended:
                 _tell_outcomes(block, ended, result)
-                if all(cell.id in self.ledger for cell in block.cells):
+                if self.ledger.holds(block):
                     self._tell(study, block, ran=True)
                 else:  # it did not fit into one stack
                     self.ready.appendleft((study, [block]))
@@ -183,7 +156,15 @@ class Conductor(Searcher):
                 tell_block("failed", block)
                 self.failed.append(block)
                 study.tell(block, None)
-        self._commit()
+        self._unless_hindered(self.ledger.commit)
+
+    def _unless_hindered(self, step: Callable[[], None]) -> None:
+        """Take a step, unless the user has to mend something first; `problem` says so then."""
+        if not self.problem:
+            try:
+                step()
+            except UserError as problem:
+                self.problem = problem
 
     def _lost(self, trial_id: str, blocks: Sequence[Block]) -> int:
         """How often the pack has been lost by now."""
@@ -213,80 +194,11 @@ class Conductor(Searcher):
     def restore(self, checkpoint_path: str) -> None:
         """Nothing to restore."""
 
-    def _read(self) -> None:
-        """What the root knows of this sweep and of its cells elsewhere.
-
-        Raises:
-            UserError: the sweep's cells are not of these studies.
-        """
-        sweep, studies = self.workplace.sweep, {study.key: study for study in self.studies}
-        with self.store.database() as database:
-            elsewhere = """
-                SELECT cell_id, sweep FROM runs WHERE sweep <> ? AND status <> 'pruned'
-                ORDER BY coalesce(reused_from, ''), sweep
-            """
-            for cell, other in database.execute(elsewhere, [sweep]).fetchall():
-                self._elsewhere.setdefault(cell, other)
-            cells = """
-                SELECT benchmark, study, trial, config FROM runs WHERE sweep = ? ORDER BY cell_id
-            """
-            for benchmark, name, trial, config in database.execute(cells, [sweep]).fetchall():
-                if study := self._study_of(benchmark, name):
-                    values = json.loads(config)
-                    if difference := study.difference(values):
-                        raise self._other_sweep(f"{name}: {difference}")
-                    if trial is not None:
-                        params = {n: study.stored(values, n) for n in study.space}
-                        self._known[benchmark, name, trial] = params
-            trials = """
-                SELECT coalesce(benchmark, $1), study, number, generation, params, state, cells,
-                    len("values")
-                FROM tried WHERE sweep = $2
-            """
-            rows = database.execute(trials, [self._only_benchmark, sweep]).fetchall()
-            for benchmark, name, trial, generation, params, state, ids, objectives in rows:
-                study = self._study_of(benchmark, name)
-                if study and state == "complete" and study.pareto != (objectives == 2):
-                    raise self._other_sweep(f"{name}: --pareto")
-                if study and study.generation(trial) != generation:
-                    raise self._other_sweep(f"{name}: trials proposed together")
-                self._known[benchmark, name, trial] = json.loads(params)
-                self._written[benchmark, name, trial] = state, ids
-        for (benchmark, name, trial), params in self._known.items():
-            study = studies.get((benchmark, name))
-            if study and study.protocol.asynchronous:
-                study.repeat[trial] = params
-
-    @property
-    def _only_benchmark(self) -> str | None:
-        """Meant where an old file names none and every cell of its trials has failed."""
-        benchmarks = {benchmark for benchmark, _ in (study.key for study in self.studies)}
-        return benchmarks.pop() if len(benchmarks) == 1 else None
-
-    def _study_of(self, benchmark: str, name: str) -> StudyRun | None:
-        """The study that a stored cell belongs to, if it is among these.
-
-        Where the sweep has one benchmark, a cell on another is the study's all the same: it gives
-        the other sweep away.
-        """
-        for study in self.studies:
-            if study.key == (benchmark, name) or (not self.several and study.study.name == name):
-                return study
-        return None
-
-    def _missing(self, block: Block) -> Block:
-        """The part of a block that the ledger lacks."""
-        missing = tuple(cell for cell in block.cells if cell.id not in self.ledger)
-        if len(missing) == len(block.cells):
-            return block
-        # The limits are for the mean of the whole block: the study prunes it afterwards.
-        return replace(block, cells=missing, prune_below=())
-
     def _fitting(self, study: StudyRun, blocks: Sequence[Block]) -> Pack:
         """What of these blocks goes into the next stack: all, where that much memory is."""
         fits = self.fits.get(study.protocol.place.benchmark)
         pack: list[Block] = []
-        for block in map(self._missing, blocks):
+        for block in map(self.ledger.missing, blocks):
             if fits is not None and len(Pack((*pack, block)).cells) > fits:
                 if not pack:  # seeds of one configuration, in two stacks
                     pack.append(replace(block, cells=block.cells[:fits], prune_below=()))
@@ -309,6 +221,9 @@ class Conductor(Searcher):
 
         Whatever the root holds is told at once. Packs are made of all blocks that come together,
         and then lack those: what was committed before changes no stack.
+
+        Raises:
+            UserError: as `Ledger.check` and `Ledger.take_over`.
         """
         moved = True
         while moved:
@@ -319,17 +234,13 @@ class Conductor(Searcher):
                 while not self._enough(study, waiting) and (block := study.next()) is not None:
                     moved = True
                     together.setdefault(_batch(study, block), []).append(block)
-                    if self._foreign(study, block):
-                        self.problem = self._other_sweep("another search space or other options")
-                        return
+                    self.ledger.check(study, block)
                     # Whatever has become of its cells since: later ones were proposed on that.
-                    if self._failed_before(study, block):
+                    if self.ledger.failed(study, block):
                         study.tell(block, None)
                         continue
-                    self._reuse(block)
-                    if self.problem:
-                        return
-                    if all(cell.id in self.ledger for cell in block.cells):
+                    self.ledger.take_over(block)
+                    if self.ledger.holds(block):
                         self._tell(study, block, ran=False)
                     else:
                         waiting.append(block)
@@ -349,113 +260,12 @@ class Conductor(Searcher):
         return self.packings[study.protocol.place.benchmark]
 
     def _tell(self, study: StudyRun, block: Block, *, ran: bool) -> None:
-        study.tell(block, {cell.id: self.ledger[cell.id] for cell in block.cells})
+        study.tell(block, self.ledger.of(block))
         self.done += 1
         self.changed(ran)
 
-    def _foreign(self, study: StudyRun, block: Block) -> bool:
-        """Whether the ledger has another proposal under this number: another sweep's name."""
-        if block.trial is None or study.stage != "search":
-            return False
-        key = *study.key, block.trial
-        params = study.proposals[block.trial].params
-        _, cells = self._written.get(key, ("", [cell.id for cell in block.cells]))
-        same = [cell.id for cell in block.cells] == cells
-        return not same or self._known.get(key, params) != params or self._pruned(study, block)
-
-    def _pruned(self, study: StudyRun, block: Block) -> bool:
-        """Whether a cell was pruned where this block has no limit: by other proposals' medians."""
-        if study.protocol.asynchronous:
-            return False
-        ended = (self.ledger.get(cell.id) for cell in block.cells)
-        tasks = [len(each.curve) for each in ended if each and each.status == "pruned"]
-        limits = block.prune_below
-        return any(not 0 < t <= len(limits) or limits[t - 1] is None for t in tasks)
-
-    def _other_sweep(self, reason: str) -> UserError:
-        return UserError(
-            f"sweep '{self.workplace.sweep}' was made with other options ({reason}):"
-            " choose another --name, or leave it out"
-        )
-
-    def _failed_before(self, study: StudyRun, block: Block) -> bool:
-        """Whether this trial is known to have failed."""
-        state, _ = self._written.get((*study.key, block.trial), ("", []))
-        return study.stage == "search" and state == "failed"
-
-    def _reuse(self, block: Block) -> None:
-        """Take over cells that another sweep of this root has run.
-
-        A pruned cell is no result of its specification alone, so it is not taken over.
-        """
-        for cell in block.cells:
-            if cell.id in self._elsewhere and cell.id not in self.ledger:
-                other = self._elsewhere[cell.id]
-                if other not in self._outcomes:
-                    self._outcomes[other] = self._stored(other)
-                if cell.id not in self._outcomes[other]:
-                    return  # the sweep is at its end
-                self.ledger[cell.id] = self._outcomes[other][cell.id]
-                self.links[cell.id] = {"study": block.study, "trial": block.trial}
-                tell_block("taken over", block, f"from sweep {other}", [cell.id])
-
-    def _stored(self, sweep: str) -> dict[str, Outcome]:
-        """Those of another sweep's cells; `problem` says if the root is away for too long."""
-        try:
-            return reached(
-                lambda: stored_outcomes(self.store, sweep, self.chances),
-                self.workplace.patience,
-                self._wait_for_root,
-            )
-        except UnavailableError as problem:
-            if not INTERRUPT.seen:
-                self.problem = self._out_of_reach(str(problem))
-            return {}
-
-    def _commit(self) -> None:
-        """Commit what has come up, in several tries if it must be; `problem` says if in vain."""
-        backoff = Backoff(self.workplace.patience)
-        while not self.problem:
-            try:
-                check_flag(self.store.root)
-                self._write()
-                return
-            except (OSError, UnavailableError) as problem:
-                tell("commit retried", f"trials and cells taken over: {problem}")
-                self._wait_for_root(one_line(problem))
-                if not backoff.wait():
-                    if not INTERRUPT.seen:
-                        self.problem = self._out_of_reach(one_line(problem))
-                    return
-            except UserError as problem:
-                self.problem = problem
-
     def _wait_for_root(self, reason: str) -> None:
         self.hindered(f"waiting for the results root: {reason}")
-
-    def _out_of_reach(self, reason: str) -> UserError:
-        return out_of_reach(self.store.root, self.workplace.sweep, reason)
-
-    def _write(self) -> None:
-        """The cells taken over, then the trials of every generation that is whole now."""
-        if self.links:
-            self.store.reuse(self.workplace.sweep, uuid.uuid4().hex, self.links)
-            self.links = {}
-        for study in self.studies:
-            self._write_trials(study)
-
-    def _write_trials(self, study: StudyRun) -> None:
-        unwritten = self._unwritten[study.key]
-        for start in list(takewhile(lambda number: number < len(study.proposals), unwritten)):
-            numbers = range(start, min(start + study.protocol.generation, study.trials))
-            if len(study.proposals) < numbers.stop:
-                return
-            new = [n for n in numbers if (*study.key, n) not in self._written]
-            rows = [row for number in new if (row := _trial_row(study, number))]
-            if len(rows) == len(new):
-                if rows:
-                    self.store.commit(self.workplace.sweep, uuid.uuid4().hex, {"trials": rows})
-                unwritten.remove(start)
 
 
 def _batch(study: StudyRun, block: Block) -> tuple[str, int]:
@@ -492,23 +302,3 @@ def _host(result: Mapping[str, Any]) -> str:
 
 def _key(block: Block) -> tuple[str, ...]:
     return tuple(cell.id for cell in block.cells)
-
-
-def _trial_row(study: StudyRun, number: int) -> dict[str, Any] | None:
-    proposal = study.proposals[number]
-    trial = proposal.trial
-    if trial is None:
-        return None
-    benchmark, name = study.key
-    return {
-        "benchmark": benchmark,
-        "study": name,
-        "number": number,
-        "generation": study.generation(number),
-        "state": trial.state,
-        "params": json.dumps(proposal.params, sort_keys=True),
-        "value": trial.values[0] if trial.values and not study.pareto else None,
-        "values": list(trial.values),
-        "pruned_at_task": len(trial.curve) if trial.state == "pruned" else None,
-        "cells": list(proposal.cells),
-    }
