@@ -13,6 +13,7 @@ _MEMORY_PER_CLASS = 1
 TASKS = 20
 SEEDS = 5
 _ANGLE = 9.0
+_CLASSES_PER_TASK = 5
 RESNETS = ("resnet18-20", "stable-resnet-20")
 """The paper says "reduced ResNet18". Its number for Stable SGD is to our knowledge that of Stable
 SGD's own paper (arXiv:2006.06958), whose public code has the second of these under that name."""
@@ -88,8 +89,10 @@ def published(run: Mapping[str, Any]) -> Published | None:
         run["tasks"] == TASKS
         and run["fingerprint"] in (None, _FINGERPRINTS.get(benchmark.partition("-")[2]))
         and (benchmark != "rotated-mnist" or run["angle"] == _ANGLE)
+        and (benchmark != "split-cifar100" or run["classes_per_task"] in (None, _CLASSES_PER_TASK))
         and run["network"] in networks
         and run["epochs"] == 1
+        and run["first_task_epochs"] in (None, 1, 2)
         and run["memory_per_class"] in (None, _MEMORY_PER_CLASS)
         and run["multitask_schedule"] in (None, "joint")
         and (run["method"] != "mcsgd" or not run["replay_batch_size"])

@@ -100,6 +100,10 @@ class Paired:
     effect: float | None
 
 
+_TIE = 1e-12
+"""A smaller difference of accuracies or losses is the rounding of two means that are equal."""
+
+
 def paired(differences: Iterable[float]) -> Paired:
     """What paired differences say: their mean, an interval, and the sign-flip test.
 
@@ -112,7 +116,7 @@ def paired(differences: Iterable[float]) -> Paired:
     import numpy as np
     from scipy.stats import permutation_test  # takes a second to import
 
-    numbers = [float(each) for each in differences]
+    numbers = [0.0 if abs(each) <= _TIE else float(each) for each in differences]
     summary = summarise(numbers)
     effect = summary.mean / summary.std if summary.std else None
     if summary.std == 0:  # of a few seeds, and no sign that others would say the same

@@ -120,13 +120,14 @@ class Training:
         start = time.monotonic()
         self.task += 1
         self.learner.learn(self.task)
+        for record in self.active:  # of those that diverge, too: it was spent on them
+            record.gradient_evaluations = self.learner.gradient_evaluations
+            record.examples_seen = self.learner.examples_seen
         self._leave(self.learner.finite(), "diverged")
         if self.active:
             self._measure()
         for record in self.active:
             record.tasks_completed = self.task
-            record.gradient_evaluations = self.learner.gradient_evaluations
-            record.examples_seen = self.learner.examples_seen
         if self.task == self.setting.benchmark.tasks and self.active:
             self._measure_paths()
             for record in self.active:

@@ -325,6 +325,13 @@ def test_describe_lists_every_name_and_agrees_with_defaults() -> None:
     assert lines["rotated-digits"].image_shape == (1, 8, 8)
 
 
+def test_no_rotation_comes_twice() -> None:
+    """360 / (360 / 161) is a little more than 161."""
+    assert load("rotated-digits", angle=360 / 161, tasks=161).tasks == 161
+    with pytest.raises(UserError, match="161"):
+        load("rotated-digits", angle=360 / 161, tasks=162)
+
+
 def test_describe_agrees_with_what_is_loaded() -> None:
     info = {info.name: info for info in describe()}["split-digits"]
     benchmark = load("split-digits")

@@ -225,7 +225,7 @@ LONG = '''"""Blocks that take a while."""
 
 from lmc_ray.sweep import Study, main
 
-main([Study(method="stable-sgd", space={"batch_size": 16, "epochs": 300})], trials=0, seeds=3)
+main([Study(method="stable-sgd", space={"batch_size": 16, "epochs": 150})], trials=0, seeds=3)
 '''
 LONG_OPTIONS = ("--name", "long", "--tasks", "6", "--network", "mlp-64-64", "--replicas", "1")
 

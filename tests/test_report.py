@@ -28,9 +28,11 @@ from lmc_ray.report.importances import FEWEST_TRIALS, importance_rows, importanc
 from lmc_ray.report.interactive import draw
 from lmc_ray.report.paths import IS_OWN, QUESTIONS
 from lmc_ray.report.runs import runs
+from lmc_ray.report.source import Part
 from lmc_ray.statistics import Summary, from_moments, summarise
 from lmc_ray.store import Store
 from lmc_ray.tables.groups import METHODS as TITLES
+from lmc_ray.tables.groups import Group
 
 
 @pytest.fixture(scope="module")
@@ -284,7 +286,7 @@ def test_paths_by_what_they_say(exhibits: dict[str, Exhibit]):
 
 
 def test_no_path_is_lost_or_shown_under_two_questions(store: Store):
-    """Of every path that could be measured: the questions part them, but for the method's own."""
+    """Of every path that could be measured: each answers one question, a method's own one too."""
     names = ("sequential", "multitask", "connected", "averaged")
     cell, rows = "mcsgd-1", []
     for control in ("same-init", "other-init", "other-seed", "aligned"):
@@ -301,7 +303,7 @@ def test_no_path_is_lost_or_shown_under_two_questions(store: Store):
             f" WHERE r.cell_id = '{cell}' GROUP BY ALL ORDER BY ALL"
         ).fetchall()
     assert sum(count for *_, count in counts) == len(rows)
-    assert {(questions, own) for questions, own, _ in counts} == {(1, False), (0, True), (1, True)}
+    assert {(questions, own) for questions, own, _ in counts} == {(1, False), (1, True)}
 
 
 def test_the_last_task_comes_first_and_what_is_left_out_is_said(tmp_path: Path):
@@ -738,6 +740,17 @@ def test_seeds_are_counted(exhibits: dict[str, Exhibit]):
     assert isinstance(panel, Lines)
     for curve in panel.curves:
         assert {each.count for each in curve.y} == {len(SEEDS)}
+
+
+def test_no_two_configurations_of_a_part_look_alike(store: Store):
+    """Of a front of MC-SGD beside a front of ER inside it, which share their colour."""
+    methods = ("mcsgd", "er-mcsgd", "naive-sgd", "multitask")
+    rows = [{"method": method, "study": None} for method in methods]
+    groups = [Group([row], {}, number, False) for row in rows for number in range(1, 5)]
+    with store.database() as database:
+        styles = Part(database, groups).styles
+    assert len(set(styles.values())) == len(groups) == len(styles)
+    assert styles["ER + MC-SGD 1"] == palette.of_method("er-mcsgd")
 
 
 def test_no_configuration_looks_like_another_method():

@@ -229,6 +229,7 @@ def test_a_diverged_replica_leaves_and_nobody_notices(case: str) -> None:
     assert stack.learner.seeds == [0, 2]
     for gone in (stack.records[1], stack.records[3]):
         assert (gone.tasks_completed, gone.accuracies) == (0, [])
+        assert gone.gradient_evaluations > 0, "it learned in vain, but it learned"
     for replica in (0, 1):
         same_state(state_of(stack, replica), state_of(calm, replica), 1e-5)
         same_record(stack.records[2 * replica], calm.records[replica], 1e-4)
@@ -276,6 +277,7 @@ def test_divergence_in_the_connection() -> None:
     calm = trained("trio", [0], dtype=torch.float32)
     gone = stack.records[1]
     assert (gone.status, gone.tasks_completed) == ("diverged", 1)
+    assert gone.examples_seen > calm.records[0].examples_seen / 2, "two tasks of three"
     assert {row["after_task"] for row in gone.accuracies} == {1}
     assert gone.paths == []
     same_record(stack.records[0], calm.records[0], 1e-4)

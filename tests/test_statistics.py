@@ -92,6 +92,12 @@ def test_no_test_of_what_is_not_finite(lost: float):
     assert found.difference.low is None
 
 
+def test_rounding_is_no_difference():
+    """As of means of other numbers that come to the same."""
+    found = paired([1e-16, 2e-16, 1e-16, 3e-16, 1e-16, 2e-16])
+    assert (found.p, found.effect, found.difference.mean) == (1.0, None, 0.0)
+
+
 def test_many_pairs_are_sampled_and_repeatable():
     values = list(np.random.default_rng(1).normal(0.3, 1, 40))
     p = paired(values).p

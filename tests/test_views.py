@@ -146,6 +146,19 @@ def test_a_similarity_counts_once_on_the_most_examples(tmp_path: Path) -> None:
     assert ask(store, "SELECT seeds, value FROM similarity_summary") == [(1, 0.7)]
 
 
+def test_a_dead_layer_of_one_seed_is_not_all_of_them(tmp_path: Path) -> None:
+    """Where a layer's activations are constant there is no CKA."""
+    store = Store(str(tmp_path))
+    for cell, value in (("a", 0.5), ("b", float("nan")), ("c", 0.7)):
+        told = run(
+            f"of-{cell}", purpose="analysis", config=f'{{"ends":[["{cell}","sequential",1]]}}'
+        )
+        found = measured(f"of-{cell}")["similarities"][0] | {"from_cell_id": cell, "value": value}
+        store.commit("s", cell, {"runs": [run(cell), told], "similarities": [found]})
+    found = ask(store, "SELECT seeds, value FROM similarity_summary")
+    assert found == [(2, pytest.approx(0.6))]
+
+
 def test_spectra_and_similarities_of_each_benchmark_and_study(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     for cell, benchmark, study in (

@@ -88,7 +88,7 @@ def most_tasks(family: str, classes: int, angle: float | None, classes_per_task:
     """The most tasks there are: rotations short of a full turn, whole groups of classes."""
     if family == "rotated":
         assert angle is not None
-        return math.ceil(360 / angle)
+        return math.ceil(360 / angle - 1e-9)  # 360 / (360 / 161) is a little more than 161
     if family == "permuted":
         return MOST_PERMUTED
     assert classes_per_task is not None

@@ -1,6 +1,5 @@
 """What the paper claims of paths, as differences within seeds."""
 
-from lmc_ray.report import palette
 from lmc_ray.report.exhibits import Exhibit, Intervals, left_out
 from lmc_ray.report.source import Part, literal
 from lmc_ray.statistics import Summary
@@ -18,12 +17,11 @@ def within_seeds(part: Part, group: Group) -> Exhibit | None:
     sheet = contrast_sheet(group, rows)
     found = [(each.what, value) for each in rows if (value := _standardised(each))]
     drawn = found[:_MOST]
-    style = palette.of_method(group.method, group.number)
     panel = Intervals(
         "",
         "difference, in its standard deviations",
         [what for what, _ in drawn],
-        [style] * len(drawn),
+        [part.styles[group.label]] * len(drawn),
         [value for _, value in drawn],
     )
     return Exhibit(

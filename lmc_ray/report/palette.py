@@ -12,6 +12,8 @@ DASHES = ("solid", "dash", "dot", "dashdot")  # plotly's words, in the order of 
 LINE_STYLES = ("-", "--", ":", "-.")
 SYMBOLS = ("circle", "square", "diamond", "cross")
 MARKERS = ("o", "s", "D", "P")
+MANY = _KINDS + 2 * len(COLOURS)
+"""How many configurations of a method have styles of their own."""
 SCALE = "Viridis"
 """Of heat maps: even in lightness, and the same to every eye."""
 

@@ -16,7 +16,8 @@ _MOST_PLACES = 6
 _MOST_CONFIGURATIONS = 12
 
 IS_OWN = f"""(b.curve = 'linear' AND b.control = 'same-init' AND b.from_minimum = {OWN}
-    AND b.to_minimum = b.from_minimum AND b.from_task = 1 AND b.to_task = r.tasks)"""
+    AND b.to_minimum = b.from_minimum AND b.from_task = 1 AND b.to_task = r.tasks
+    AND b.eval_task = b.from_task)"""
 
 # Every path once, with the cell that its first minimum comes from.
 _MEASURED = """measured_paths AS b
@@ -110,8 +111,7 @@ QUESTIONS: Mapping[str, _Question] = {
     "others": _Question(
         "other paths",
         "Paths backwards, or scored on a task other than that of their first minimum.",
-        f"""b.control = 'same-init' AND (b.eval_task <> b.from_task OR b.to_task < b.from_task)
-    AND NOT {IS_OWN}""",
+        "b.control = 'same-init' AND (b.eval_task <> b.from_task OR b.to_task < b.from_task)",
     ),
 }
 

@@ -19,7 +19,7 @@ _SQL = """
 SELECT {columns}, s.measure, s.eval_task, s.to_task, s.from_task, s.from_minimum, s.to_minimum,
     s.control, s.layer, count(*) AS seeds, {moments}
 FROM {similarities}
-WHERE {where}
+WHERE {where} AND isfinite(s.value)
 GROUP BY ALL ORDER BY ALL
 """
 

@@ -150,9 +150,18 @@ class Part:
         return {label: of_group for label, of_group in found.items() if of_group}
 
     def style(self, row: Row) -> Style:
-        """The colour of a row's configuration."""
-        group = self.group(row)
-        return palette.of_method(group.method, group.number)
+        """How a row's configuration is drawn."""
+        return self.styles[self.group(row).label]
+
+    @cached_property
+    def styles(self) -> dict[str, Style]:
+        """How each configuration is drawn, by its label: no two alike, a method's first as ever."""
+        styles: dict[str, Style] = {}
+        for group in sorted(self.groups, key=lambda group: group.number):
+            usual = palette.of_method(group.method, group.number)
+            more = (palette.of_method(group.method, group.number + n) for n in range(palette.MANY))
+            styles[group.label] = next((s for s in more if s not in styles.values()), usual)
+        return styles
 
 
 def parts(database: "duckdb.DuckDBPyConnection") -> list[Part]:

@@ -162,11 +162,11 @@ VIEWS: Mapping[str, View] = {
         """,
     ),
     "similarity_summary": View(
-        "how alike two minima are in a layer by a measure, over seeds",
+        "how alike two minima are in a layer by a measure, over the seeds in which it is defined",
         f"""
         SELECT {_WHOSE}, any_value(study) AS study, path_id, from_minimum, from_task, to_minimum,
             to_task, control, eval_task, layer, measure, count(*) AS seeds, {_over_seeds("value")}
-        FROM measured_similarities GROUP BY ALL ORDER BY ALL
+        FROM measured_similarities WHERE isfinite(value) GROUP BY ALL ORDER BY ALL
         """,
     ),
     "tried": View(

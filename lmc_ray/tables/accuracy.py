@@ -171,8 +171,14 @@ def _sheet(rows: Sequence[AccuracyRow]) -> Sheet:
 
 
 def row_notes(rows: Sequence[AccuracyRow]) -> list[str]:
-    """What is to be said of single configurations: their settings, and seeds that diverged."""
-    return [row.group.note for row in rows if row.group.differences] + divergence_notes(rows)
+    """What is to be said of single configurations: settings, and seeds that are in no mean."""
+    settings = [row.group.note for row in rows if row.group.differences]
+    rises = [
+        f"{row.group.label}: rise over {row.rise.count} of {len(row.group.finished)} seeds"
+        for row in rows
+        if row.rise and row.rise.count < len(row.group.finished)
+    ]
+    return [*settings, *divergence_notes(rows), *rises]
 
 
 def divergence_notes(rows: Sequence[AccuracyRow]) -> list[str]:

@@ -116,21 +116,26 @@ def compare(
     if benchmark is not None and benchmark not in benchmarks:
         raise unknown("benchmark among the confirmed ones", benchmark, benchmarks)
     groups = [g for g in groups if benchmark in (None, g.runs[0]["benchmark"])]
-    for name in (method, *baselines):
-        if not called(name, groups):
+    # Of the whole root: where there is a study of a name, it is no other sweep's labelled ones.
+    meant = {name: called(name, groups) for name in (method, *baselines)}
+    for name, found in meant.items():
+        if not found:
             known = {known for group in groups for known in (group.method, group.name)}
             raise unknown("method among the confirmed ones", name, known)
     pairs: list[tuple[Group, Group, Paired]] = []
     missing: list[str] = []
     diverged: list[str] = []
     beside: set[str] = set()
+    sweeps = {name: {group.runs[0]["sweep"] for group in found} for name, found in meant.items()}
     for (sweep, *_), together in by_setting(groups).items():
-        ours = called(method, together)
-        of_sweep = [group for group in groups if group.runs[0]["sweep"] == sweep]
+        ours = [group for group in together if group in meant[method]]
         for name in dict.fromkeys(baselines):
-            theirs = called(name, together)
-            if ours and not theirs and called(name, of_sweep):
-                missing.append(f"{name} has no confirmed seed on {title(ours[0].runs[0])}")
+            theirs = [group for group in together if group in meant[name]]
+            if sweep in sweeps[method] & sweeps[name] and bool(ours) != bool(theirs):
+                lacking = name if ours else method
+                missing.append(
+                    f"{lacking} has no confirmed seed on {title((ours or theirs)[0].runs[0])}"
+                )
             for a, b in _at_equal_memory(ours, theirs):
                 beside.add(name)
                 if found := _differences(a, b):
