@@ -17,9 +17,10 @@ from lmc_ray.connectivity.paths import (
     own_paths,
     trio_paths,
 )
-from lmc_ray.learners import METHODS, Learner, Setting, Trio
+from lmc_ray.learners import METHODS, Learner, Setting, trio_of
 from lmc_ray.learners.evaluation import evaluate
 from lmc_ray.learners.hyperparameters import SGD
+from lmc_ray.learners.mcsgd import ModeConnectivitySGD
 from lmc_ray.metrics import Summary, accuracy_curve, summarize
 
 Row = dict[str, Any]
@@ -74,8 +75,8 @@ def _plan(
     learner = METHODS[method].learner
     if not measurement.path_points or learner.minimum == "multitask":
         return learner, []
-    if learner.minimum == "connected":
-        return Trio, trio_paths(tasks)
+    if issubclass(learner, ModeConnectivitySGD):
+        return trio_of(learner), trio_paths(tasks)
     return learner, own_paths(learner.minimum, tasks)
 
 

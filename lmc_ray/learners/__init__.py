@@ -1,5 +1,7 @@
 """The methods: how each learns a benchmark's tasks, for a stack of replicas."""
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +23,18 @@ from lmc_ray.learners.learner import Learner, Setting
 from lmc_ray.learners.mcsgd import ModeConnectivitySGD
 from lmc_ray.learners.multitask import MultitaskSGD
 from lmc_ray.learners.sgd import SequentialSGD
-from lmc_ray.learners.trio import Trio
+from lmc_ray.learners.trio import trio_of
 
-__all__ = ["METHODS", "Learner", "Method", "Setting", "Trio", "hyperparameters"]
+__all__ = [
+    "METHODS",
+    "Learner",
+    "Method",
+    "Setting",
+    "hyperparameters",
+    "own_methods",
+    "register",
+    "trio_of",
+]
 
 
 @dataclass(frozen=True)
@@ -60,6 +71,40 @@ METHODS: dict[str, Method] = {
     ),
     "ema": Method("EMA", AlongSteps, ExponentialAverage, {"lr_decay": 0.8}),
 }
+
+
+_OURS = frozenset(METHODS)
+
+
+def register(
+    name: str,
+    learner: type[Learner[Any]],
+    hyperparameters: type[SGD] = SGD,
+    settings: Mapping[str, Any] | None = None,
+) -> None:
+    """Add a method of one's own, in the script that runs it; its workers are told.
+
+    Cells are named by their settings, not by the code: after a change of the learner, use another
+    results root, or a field such as `revision: int = 2` in its hyperparameters.
+
+    Args:
+        name: what tables, `Study` and `--method` call it.
+        learner: of the script itself, or of a module that every worker can import.
+        hyperparameters: a frozen dataclass, `SGD` or derived from it; numbers are best fields by
+            `between` and `count`, which have a range.
+        settings: those that are not the defaults of the hyperparameters.
+
+    Raises:
+        ValueError: a name that the package has taken, or that no file could have.
+    """
+    if name in _OURS or not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", name):
+        raise ValueError(f"method {name!r}: choose a name of letters, digits and '-', not ours")
+    METHODS[name] = Method(name, learner, hyperparameters, dict(settings or {}))
+
+
+def own_methods() -> dict[str, Method]:
+    """The methods that are not the package's."""
+    return {name: method for name, method in METHODS.items() if name not in _OURS}
 
 
 def hyperparameters(method: str, values: dict[str, Any]) -> SGD:

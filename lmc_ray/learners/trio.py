@@ -52,3 +52,8 @@ class Trio(ModeConnectivitySGD):
         """See `Learner.minima`."""
         trio = {name: self.tensors[name] for name in ("sequential", "multitask")}
         return super().minima(task) | trio
+
+
+def trio_of(learner: type[ModeConnectivitySGD]) -> type[ModeConnectivitySGD]:
+    """MC-SGD, or a class derived from it, with the two companions."""
+    return Trio if learner is ModeConnectivitySGD else type("Trio", (Trio, learner), {})

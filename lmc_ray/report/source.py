@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 OWN = (
-    "CASE r.method "
+    "coalesce(r.own_minimum, CASE r.method "
     + " ".join(f"WHEN '{method}' THEN '{minimum}'" for method, minimum in OWN_MINIMUM.items())
-    + f" ELSE '{PLAIN_MINIMUM}' END"
+    + f" ELSE '{PLAIN_MINIMUM}' END)"
 )
-"""In SQL: which minimum is the method's own."""
+"""In SQL: which minimum is the method's own; files before version 5 of the schema leave it out."""
 
 
 def measured(table: str, name: str) -> str:

@@ -5,7 +5,7 @@ nulls in the new columns, a newer file is refused with the advice to upgrade. Ve
 columns of version 1; its roots may be compacted, which a reader of version 1 would not see through.
 Version 3 adds kept minima and what is measured between them. The tables
 `speeds` and `importances` came later: code without them does not look at them. Version 4 gives
-trials their benchmark: a sweep may have several.
+trials their benchmark: a sweep may have several. Version 5 has room for methods of one's own.
 Fractions (accuracy, error, forgetting) lie in [0, 1]; tasks count from 1; times are UTC.
 """
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 VERSION_KEY = b"lmc_ray.schema_version"
 
 TEXT = pa.string()
@@ -142,6 +142,11 @@ _KEPT = (
     _column("initialisation", INT, "0 = the seed's own w_0; a control may have another"),
 )
 
+_OWN = (
+    _column("own_minimum", TEXT, "whose accuracy is the method's: sequential, connected, …"),
+    _column("own_hyperparameters", TEXT, "as JSON, those that have no column; null = none"),
+)
+
 _CONFIG = _column("config", TEXT, "the whole specification as canonical JSON")
 
 _OUTCOME = (
@@ -188,7 +193,7 @@ _EVALUATED = (
 TABLES: Mapping[str, Table] = {
     "runs": Table(
         "one cell: its configuration, its seed and its summary numbers",
-        _schema(_CELL, _IDENTITY, _MEASURED_ON, _HYPERPARAMETERS, _KEPT, _CONFIG, _OUTCOME),
+        _schema(_CELL, _IDENTITY, _MEASURED_ON, _HYPERPARAMETERS, _KEPT, _OWN, _CONFIG, _OUTCOME),
         ("cell_id",),
     ),
     "accuracies": Table(
@@ -408,6 +413,7 @@ CELL_TABLES = tuple(name for name in TABLES if name not in ("runs", *LOOSE_TABLE
 CONFIGURATION = (
     *(field.name for field in (*_MEASURED_ON, *_HYPERPARAMETERS)),
     "initialisation",
+    "own_hyperparameters",
 )
 
 # Hyperparameters that came after cells without them had been stored: the column that says whether

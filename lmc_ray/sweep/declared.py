@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from lmc_ray.errors import UserError, unknown
-from lmc_ray.learners import METHODS, hyperparameters
+from lmc_ray.learners import METHODS, hyperparameters, own_methods
+from lmc_ray.store.schemas import TABLES
 from lmc_ray.sweep.space import Space, overlap
 
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -74,6 +75,7 @@ def check_studies(studies: Sequence[Study]) -> None:
             raise UserError(f"two studies of {study.title}: give each a label of its own")
         by_name[study.name] = study
     for study in studies:
+        _check_names(study.method)
         if study.control is not None:
             like = by_name.get(study.control)
             if like is None or like.control is not None:
@@ -84,6 +86,18 @@ def check_studies(studies: Sequence[Study]) -> None:
                     f"{study.name} is a control of {study.control}: other controls, and other"
                     f" studies of {like.method}, need a sweep of their own"
                 )
+
+
+def _check_names(method: str) -> None:
+    """Refuse a method of one's own one of whose hyperparameters has the name of another column."""
+    ours = [METHODS[name].hyperparameters for name in METHODS.keys() - own_methods().keys()]
+    known = {each.name for kind in ours for each in fields(kind)}
+    for each in fields(METHODS[method].hyperparameters):
+        if each.name in set(TABLES["runs"].schema.names) - known:
+            raise UserError(
+                f"{method} has a hyperparameter {each.name}, and the table runs another column of"
+                " that name: choose another"
+            )
 
 
 def check_apart(studies: Sequence[Study]) -> None:

@@ -9,6 +9,7 @@ from lmc_ray.benchmarks import Benchmark, defaults, load
 from lmc_ray.benchmarks.locate import is_path
 from lmc_ray.errors import UserError
 from lmc_ray.home import expanded
+from lmc_ray.learners import own_methods
 from lmc_ray.models import build, normalises
 from lmc_ray.sweep.backoff import patience
 from lmc_ray.sweep.cells import Place
@@ -75,7 +76,9 @@ def workplace_of(
         return path if urlsplit(path).scheme else _absolute(path)
 
     where = absolute(data) if data else None
-    return Workplace(sweep, absolute(results), where, sources, patience=patience())
+    return Workplace(
+        sweep, absolute(results), where, sources, patience=patience(), methods=own_methods()
+    )
 
 
 def noted_for(resources: Resources, network: str, batch_sizes: Sequence[int]) -> Choice | None:

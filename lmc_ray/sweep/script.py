@@ -371,9 +371,9 @@ def main(
                 )
         unconfirmed = _unconfirmed(runs)
         for title in unconfirmed:
+            advice = "" if failed else ": change its space"
             print(
-                f"{title}: no trial came to its end (see trials), so none is confirmed: "
-                "change its space",
+                f"{title}: no trial came to its end (see trials), so none is confirmed{advice}",
                 file=sys.stderr,
             )
         if failed:

@@ -1,10 +1,11 @@
 """The Ray Tune trainable: one pack of blocks on one worker, one step a task."""
 
+import json
 import socket
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from statistics import fmean
@@ -16,7 +17,8 @@ from ray import get_gpu_ids, is_initialized, tune
 from lmc_ray.benchmarks import Benchmark, Part, load
 from lmc_ray.device import choose_device
 from lmc_ray.errors import UnavailableError, UserError
-from lmc_ray.learners import METHODS, Setting
+from lmc_ray.learners import METHODS, Method, Setting
+from lmc_ray.learners.hyperparameters import SGD
 from lmc_ray.metrics import accuracy_curve
 from lmc_ray.models import build
 from lmc_ray.models.weights import to_bytes
@@ -24,6 +26,7 @@ from lmc_ray.store import Store, weights
 from lmc_ray.store.files import one_line
 from lmc_ray.store.parquet import digest
 from lmc_ray.store.presence import check_flag
+from lmc_ray.store.schemas import TABLES
 from lmc_ray.sweep.backoff import DEFAULT_PATIENCE, Backoff, reached
 from lmc_ray.sweep.cells import PROTOCOL, Block, Cell, Outcome, Pack, Place, outcome
 from lmc_ray.sweep.checkpoints import Checkpoints
@@ -43,6 +46,8 @@ class Workplace:
     threads: int = 1
     patience: float = DEFAULT_PATIENCE
     """Seconds to wait for a results root that cannot be written."""
+    methods: Mapping[str, Method] = field(default_factory=dict)
+    """The driver's own (see `learners.register`)."""
 
 
 class StackTrainable(tune.Trainable):
@@ -93,6 +98,7 @@ class StackTrainable(tune.Trainable):
 
     def _start(self, config: dict[str, Any]) -> None:
         self.workplace: Workplace = config["workplace"]
+        METHODS.update(self.workplace.methods)
         self.pack: Pack = config["pack"]
         self.started_at = datetime.now(UTC)
         self.resumed: int | None = None
@@ -290,7 +296,8 @@ def _run(block: Block, cell: Cell, training: Training, record: Record) -> dict[s
         "night": cell.night,
         "method": cell.method,
         **asdict(cell.place),
-        **asdict(cell.hyperparameters),
+        **_columns(cell.hyperparameters),
+        "own_minimum": training.learner.minimum,
         "split": cell.split,
         "path_points": cell.path_points,
         "keep_minima": list(cell.keep_minima) or None,
@@ -306,6 +313,14 @@ def _run(block: Block, cell: Cell, training: Training, record: Record) -> dict[s
         "version": version(),
         "git_commit": git_commit(),
     }
+
+
+def _columns(values: SGD) -> dict[str, Any]:
+    """Hyperparameters by column; those without one, of somebody's own method, together."""
+    columns = TABLES["runs"].schema.names
+    known = {name: value for name, value in asdict(values).items() if name in columns}
+    own = {name: value for name, value in asdict(values).items() if name not in columns}
+    return known | {"own_hyperparameters": json.dumps(own, sort_keys=True) if own else None}
 
 
 def device_name(device: torch.device) -> str:
@@ -326,9 +341,8 @@ def stored_outcomes(store: Store, sweep: str, chances: Mapping[str, float]) -> d
     """
     import duckdb
 
-    own = {name: method.learner.minimum for name, method in METHODS.items()}
     with store.database(sweep) as database:
-        sql = "SELECT cell_id, status, method, benchmark FROM runs"
+        sql = "SELECT cell_id, status, method, benchmark, own_minimum FROM runs"
         try:
             cells = database.execute(sql).fetchall()
             rows = database.execute(
@@ -341,7 +355,12 @@ def stored_outcomes(store: Store, sweep: str, chances: Mapping[str, float]) -> d
             raise UnavailableError(one_line(problem)) from None
     pairs = {(cell, minimum): found for cell, minimum, found in rows}
     return {
-        cell: outcome(status, accuracy_curve(pairs.get((cell, own[method]), ())), chances[where])
-        for cell, status, method, where in cells
+        cell: outcome(
+            status,
+            # Cells older than `own_minimum` are of the package's methods.
+            accuracy_curve(pairs.get((cell, own or METHODS[method].learner.minimum), ())),
+            chances[where],
+        )
+        for cell, status, method, where, own in cells
         if where in chances
     }

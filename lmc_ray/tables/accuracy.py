@@ -123,7 +123,7 @@ def _row(rises: _Rises, group: Group, others: Sequence[Group]) -> AccuracyRow:
 
 
 def _rise(rises: _Rises, group: Group, others: Sequence[Group]) -> Summary | None:
-    stop = OWN_MINIMUM.get(group.method, PLAIN_MINIMUM)
+    stop = group.runs[0]["own_minimum"] or OWN_MINIMUM.get(group.method, PLAIN_MINIMUM)
     start = PLAIN_MINIMUM if group.method == "multitask" else stop  # where the trio begins
     of_cell = rises.get((group.runs[0]["sweep"], start, stop), {})
     runs = group.finished

@@ -131,6 +131,7 @@ def configurations(database: "duckdb.DuckDBPyConnection", purpose: str) -> list[
         key=lambda group: (
             [str(part) for part in group.setting],
             order.index(group.method) if group.method in order else len(order),
+            group.method,
             group.number,
         ),
     )
