@@ -17,6 +17,7 @@ from lmc_ray.connectivity.paths import (
     own_paths,
     trio_paths,
 )
+from lmc_ray.errors import unknown
 from lmc_ray.learners import METHODS, Learner, Setting, trio_of
 from lmc_ray.learners.evaluation import evaluate
 from lmc_ray.learners.hyperparameters import SGD
@@ -42,8 +43,10 @@ class Measurement:
         """Refuse what cannot be measured: a search has no trios, a path has two ends.
 
         Raises:
-            ValueError: paths on validation data, or of fewer than two points.
+            ValueError: an unknown split; paths on validation data, or of fewer than two points.
         """
+        if self.split not in ("validation", "test"):
+            raise ValueError(f"split {self.split!r}: accuracies are of validation or test images")
         if self.path_points and (self.split == "validation" or self.path_points < 2):
             raise ValueError("paths are measured on test data, at two points or more")
 
@@ -72,6 +75,8 @@ def _plan(
     method: str, measurement: Measurement, tasks: int
 ) -> tuple[type[Learner[Any]], list[Path]]:
     """Who learns, and which paths are measured at the end."""
+    if method not in METHODS:
+        raise unknown("method", method, METHODS)
     learner = METHODS[method].learner
     if not measurement.path_points or learner.minimum == "multitask":
         return learner, []

@@ -1,12 +1,13 @@
 """A method of one's own, beside SGD and EWC: to be copied, and changed from the first class on.
 
 The example is L2 regularisation towards the last minimum: SGD on the loss of task t plus
-λ/2 |θ - ŵ_{t-1}|², which is EWC with the identity in place of the Fisher information.
+λ/2 |θ - ŵ_{t-1}|², which is EWC with the identity in place of the Fisher information. Searched on
+validation data, confirmed on fresh seeds and test data.
 """
 
-try:
-    from dataclasses import dataclass
+from dataclasses import dataclass
 
+try:
     from lmc_ray.learners import register
     from lmc_ray.learners.batches import Batch
     from lmc_ray.learners.descent import Theta

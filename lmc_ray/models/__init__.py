@@ -33,7 +33,7 @@ def build(name: str, image_shape: tuple[int, ...], classes: int) -> Network:
     if re.fullmatch(r"mlp(-[1-9]\d*)+(-bf16)?", name):
         hidden = tuple(int(width) for width in re.findall(r"-(\d+)", name))
         if any(width % 2 for width in hidden):
-            raise UserError(f"network '{name}': hidden widths must be even")
+            raise UserError(f"network '{name}': hidden widths must be even: dropout draws pairs")
         return MLP(image_shape, hidden, classes, half=name.endswith("-bf16"))
     for residual in (ResNet18, StableResNet):
         if found := re.fullmatch(rf"{residual.kind}-([1-9]\d*)(-bf16)?", name):
