@@ -32,7 +32,9 @@ SCRIPT = Path(__file__).parent.parent / "sweeps" / "own.py"
 
 @pytest.fixture(autouse=True)
 def forgotten() -> Iterator[None]:
-    """What a test registers is unknown to the next."""
+    """What a test registers is unknown to the next; so is what scripts of other tests have."""
+    for name in own_methods():
+        del METHODS[name]
     before = dict(METHODS)
     yield
     METHODS.clear()
