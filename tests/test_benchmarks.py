@@ -314,6 +314,11 @@ def test_defaults_of_own_images(flowers: str) -> None:
     assert (chosen.tasks, chosen.classes_per_task, chosen.network) == (2, 2, "resnet18-20")
 
 
+def test_a_misspelt_folder_of_own_images(flowers: str) -> None:
+    with pytest.raises(UserError, match="did you mean 'split-flowers'"):
+        load("split-flower", data=str(Path(flowers).parent))
+
+
 def test_describe_lists_every_name_and_agrees_with_defaults() -> None:
     lines = {info.name: info for info in describe()}
     assert len(lines) == 15

@@ -39,7 +39,7 @@ def find_source(name: str, data: str | None) -> tuple[str, Source]:
 
 
 def _find_source(name: str, data: str | None) -> tuple[str, Source]:
-    _, word = parse(name)
+    family, word = parse(name)
     root = None if data is None else expanded(data)
     if word in catalog.SOURCES:
         source = opened(_known(word, root))
@@ -50,8 +50,16 @@ def _find_source(name: str, data: str | None) -> tuple[str, Source]:
         return path.name, opened(_own(path))
     if root is not None and (root / word).is_dir():
         return word, opened(_own(root / word))
-    near = unknown("benchmark", name, catalog.names())
-    raise UserError(f"{near} (images of your own: {name.partition('-')[0]}-/path/to/folder)")
+    own = [f"{family}-{each}" for each in _folders_with_images(root)]
+    near = unknown("benchmark", name, [*catalog.names(), *own])
+    raise UserError(f"{near} (images of your own: {family}-/path/to/folder)")
+
+
+def _folders_with_images(root: Path | None) -> list[str]:
+    if root is None or not root.is_dir():
+        return []
+    folders = [each for each in root.iterdir() if each.is_dir()]
+    return [each.name for each in folders if _has_images(each) or _has_images(each / "data")]
 
 
 def is_path(word: str) -> bool:
