@@ -225,7 +225,11 @@ def verify(root: Root) -> None:
     Exit status 1 if anything is wrong. What a stopped attempt left behind is listed as a note:
     no reader sees it, and it does no harm.
     """
-    store = _results(root)
+    from lmc_ray.store import Store
+
+    store = Store(root)
+    if not store.sweeps() and not store.verify():
+        _results(root)
     findings = store.verify()
     defects = [finding for finding in findings if not finding.harmless]
     for finding in findings:
@@ -247,11 +251,17 @@ def compact(root: Root, sweep: Sweep = None) -> None:
     What SQL sees stays the same, row by row. Sweeps may write meanwhile, and others read. If it is
     interrupted nothing is lost: run it again.
     """
-    store = _results(root)
+    store, problems = _results(root), list[str]()
     for name in store.sweeps() if sweep is None else [_known(store, sweep)]:
-        done = store.compact(name)
+        try:
+            done = store.compact(name)
+        except UserError as problem:  # the others are none the worse for it
+            problems.append(str(problem))
+            continue
         what = "merged" if done.merged else "nothing new to merge"
         typer.echo(f"sweep {name}: {what}, {done.cells} cells; {done.before} → {done.after} files")
+    if problems:
+        raise UserError("; ".join(problems))
 
 
 @app.command()

@@ -529,7 +529,7 @@ def test_verify_finds_a_truncated_compacted_file(store: Store, table: str, keep:
     found = [finding for finding in defects(store) if finding.file == str(file)]
     assert found
     assert table == "trials" or {"x", "y", "z"} == {c for f in found for c in f.cells}
-    with pytest.raises(UserError, match="damaged compaction, so nothing was changed"):
+    with pytest.raises(UserError, match="damaged compaction, so nothing of it was changed"):
         store.compact("s")
 
 
@@ -567,6 +567,57 @@ def test_verify_calls_what_a_stopped_compaction_left_harmless(store: Store):
         watched(store, KilledAt(60), upload=False).compact("s")
     assert defects(store) == []
     assert any("lmc-ray compact" in finding.message for finding in store.verify())
+
+
+def test_what_has_lost_its_manifest_is_no_leftover(store: Store):
+    """As in a copy of the Parquet files alone: what a compaction holds is nowhere else."""
+    before = content(store)
+    store.compact("s")
+    folder = Path(store.root) / "compactions"
+    folder.rename(folder.with_name("elsewhere"))
+    assert content(store)["runs"] == []
+    store.commit("s", "new", rows_of("w"))
+    (found,) = defects(store)
+    assert found.cells == ("x", "y", "z")
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"nothing of it was changed: .* bring the folder"):
+            store.compact("s")
+    folder.with_name("elsewhere").rename(folder)
+    assert defects(store) == []
+    store.compact("s")
+    after = content(store)
+    assert all(set(before[table]) < set(after[table]) for table in ("runs", "accuracies", "paths"))
+
+
+def test_a_damaged_sweep_keeps_no_other_from_being_compacted(
+    store: Store, capfd: pytest.CaptureFixture[str]
+):
+    store.compact("s")
+    (manifest,) = (Path(store.root) / "compactions/sweep=s").iterdir()
+    manifest.write_text("{")
+    store.commit("t", "a", rows_of("x"))
+    status, out, err = command(capfd, "compact", store.root)
+    assert (status, out) == (2, "sweep t: merged, 1 cells; 7 → 7 files\n")
+    assert "sweep s has a damaged compaction" in err
+
+
+def test_a_bit_that_flips_in_a_mark(store: Store):
+    """No manifest has its digest; the cell counts as not run, and not with another accuracy."""
+    file = Path(store.root) / "runs/sweep=s/d.parquet"
+    column = pq.ParquetFile(file).metadata.row_group(0).column(0)
+    data = bytearray(file.read_bytes())
+    data[column.data_page_offset + column.total_compressed_size - 4] ^= 1
+    file.write_bytes(data)
+    assert str(file) in {finding.file for finding in defects(store)}
+
+
+def test_verify_where_the_marks_are_gone(store: Store, capfd: pytest.CaptureFixture[str]):
+    for file in (Path(store.root) / "runs/sweep=s").iterdir():
+        file.unlink()
+    for file in (Path(store.root) / "trials/sweep=s").iterdir():
+        file.unlink()
+    status, out, _ = command(capfd, "verify", store.root)
+    assert (status, "no commit mark" in out) == (0, True)
 
 
 def test_verify_names_the_cells(store: Store):

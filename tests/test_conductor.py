@@ -316,6 +316,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "search seeds": {"protocol": small(search_seeds=1)},
     "sweep seed": {"protocol": small(sweep_seed=1)},
     "trials proposed together": {"protocol": small(generation=4)},
+    "a study's name": {"studies": [study("mcsgd", label="brief"), *STUDIES[1:]]},
     "first settings": {"studies": [study("mcsgd", first=[{"learning_rate": 0.3}]), *STUDIES[1:]]},
 }  # fmt: skip
 

@@ -29,7 +29,7 @@ from lmc_ray.store.presence import FLAG, plant_flag
 from lmc_ray.sweep.cells import PROTOCOL, Cell, Place
 from lmc_ray.sweep.cluster import Resources, connect
 from lmc_ray.sweep.night import ANCHOR_SEEDS, FRESH_SEEDS_FROM, NightRun, fresh_seeds
-from lmc_ray.sweep.pinned import read_pinned
+from lmc_ray.sweep.pinned import confirmed_best, read_pinned
 from lmc_ray.sweep.place import open_place
 from lmc_ray.sweep.study import SEARCH_SEEDS_FROM
 from lmc_ray.sweep.trainable import Workplace
@@ -501,6 +501,22 @@ def test_a_pinned_configuration_that_was_confirmed_is_the_same(
     pinned.write_text(json.dumps({"configurations": [entry]}))
     assert laboratory.night("2026-11-20", "--pinned", str(pinned)).status == 0
     assert [row["earlier_seeds"] for row in laboratory.rows("2026-11-20")] == [5]
+
+
+def test_a_search_seed_that_diverged_counts_against_its_configuration(tmp_path: Path) -> None:
+    """As it does in the search: what happens to be left of its seeds is not its worth."""
+    store, chosen = Store(str(tmp_path)), {}
+    for memory, accuracies in ((1, (0.95, None)), (5, (0.89, 0.90))):
+        confirm = confirmed("mcsgd", 0, memory_per_class=memory)
+        chosen[memory] = asdict(confirm.hyperparameters)
+        rows = [run_row(confirm, 0.9)]
+        for seed, accuracy in enumerate(accuracies, SEARCH_SEEDS_FROM):
+            searched = replace(confirm, seed=seed, purpose="search", path_points=0)
+            rows.append(run_row(searched, accuracy))
+        store.commit("front", f"memory-{memory}", {"runs": rows})
+    with store.database("front") as database:
+        (found,) = confirmed_best(database, "front", None)
+    assert asdict(found.hyperparameters) == chosen[5]
 
 
 ENTRY = 'method = "mcsgd"\nbenchmark = "rotated-digits"\n'

@@ -408,6 +408,7 @@ def test_elsewhere_the_mounts_are_missing(monkeypatch: pytest.MonkeyPatch, tmp_p
         ("a: [1\n", "not YAML"),
         ("a: b: c\n", "not YAML"),
         ("a: 1\na: 2\n", "given twice"),
+        ("a:\n  4090: 1\n", "the key 4090 is no text: quote it"),
         ("a: 2020-13-45\n", "'2020-13-45' is no timestamp: put it in quotes"),
         ("2020-13-45: a\n", "is no timestamp"),
         ("a: !!int x\n", "'x' is no int"),

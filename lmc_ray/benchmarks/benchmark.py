@@ -186,7 +186,7 @@ def load(
         raise UserError(f"{name} has no angle: leave it out, or use a rotated benchmark")
     if classes_per_task is not None and family != "split":
         raise UserError(f"{name} has no classes per task: leave them out, or use a split benchmark")
-    if angle is not None and not (math.isfinite(angle) and 0 < angle < 360):
+    if angle is not None and not (0 < angle < 360 and math.isfinite(360 / angle)):
         raise UserError(f"{name}: angle must be more than 0 and less than 360 degrees, got {angle}")
     title, source = locate.find_source(name, data)
     chosen = catalog.defaults_for(family, word, source.classes, source.image_shape[0])

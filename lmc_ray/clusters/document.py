@@ -113,6 +113,8 @@ def _walk(node: Any, path: Path, document: Document, above: set[int]) -> None:
             if not isinstance(key, yaml.ScalarNode):
                 document.findings.append(Finding(line, "a key must be a word"))
                 continue
+            if not key.tag.endswith(":str"):
+                document.findings.append(Finding(line, f"the key {key.value} is no text: quote it"))
             if key.value in seen:
                 document.findings.append(Finding(line, f"the key '{key.value}' is given twice"))
             seen.add(key.value)

@@ -20,7 +20,9 @@ no grace period, and so no clock.
 Files of a compaction that has no manifest are removed too: most likely it was killed. If it is
 merely slow, nothing is lost either. What it merges was there before its files were, these are
 looked for before the snapshot is taken, and so the snapshot has all of it. The name goes into the
-manifest: should the slow one publish its own after all, nobody will follow that.
+manifest: should the slow one publish its own after all, nobody will follow that. But where such
+files hold cells that are nowhere else, manifests have been lost (a copy without the folder
+`compactions`, say), and nothing is done.
 """
 
 import io
@@ -43,6 +45,12 @@ from lmc_ray.store.parquet import Content, Written, decode, digest, fetch, read_
 from lmc_ray.store.schemas import CELL_TABLES, LOOSE_TABLES, TABLES
 from lmc_ray.store.snapshot import first_rows, parts, unless_gone, whole_marks, winners
 from lmc_ray.store.visible import Part
+
+LOST_MANIFEST = (
+    "holds cells that nothing else does, and its manifest is missing: bring the folder compactions "
+    "back from where this root was copied"
+)
+"""What is wrong with a file of a compaction that is no leftover."""
 
 _AT_A_TIME = 256  # small files in memory
 _ROW_GROUP = 2**17  # rows
@@ -127,6 +135,7 @@ def _compact(filesystem: fs.FileSystem, base: str, sweep: str) -> Compacted:
     manifests = [f for f, each in listing.manifests.items() if each not in listing.live.values()]
 
     given = _input(filesystem, listing)
+    _check_abandoned(filesystem, abandoned, given)
     tables: dict[str, tuple[bytes, Written]] | None = None
     while tables is None and (given.new or len(listing.live) > 1 or abandoned):
         try:
@@ -168,9 +177,23 @@ def _input(filesystem: fs.FileSystem, listing: Listing) -> _Input:
     return _Input(marks, loose)
 
 
+def _check_abandoned(
+    filesystem: fs.FileSystem, abandoned: Sequence[DataFile], given: _Input
+) -> None:
+    """Refuse to remove files of a compaction that hold what nothing else does.
+
+    Raises:
+        UserError: which file.
+    """
+    kept = {cell for mark in given.marks for cell in mark.rows["cell_id"].to_pylist()}
+    for content in read_all(filesystem, "runs", [f for f in abandoned if f.table == "runs"])[0]:
+        if set(content.rows["cell_id"].to_pylist()) - kept:
+            raise _damaged(content.file, LOST_MANIFEST)
+
+
 def _damaged(file: DataFile, reason: str) -> UserError:
     return UserError(
-        f"sweep {file.sweep} has a damaged compaction, so nothing was changed: {file.path} "
+        f"sweep {file.sweep} has a damaged compaction, so nothing of it was changed: {file.path} "
         f"{reason}; see lmc-ray verify"
     )
 
@@ -219,7 +242,7 @@ def _file(table: str, parts: Iterator[pa.Table]) -> tuple[bytes, Written]:
     """The Parquet file of some rows, in row groups of a good size."""
     schema = TABLES[table].schema
     sink, waiting, rows = io.BytesIO(), schema.empty_table(), 0
-    with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
+    with pq.ParquetWriter(sink, schema, compression="zstd", write_page_checksum=True) as writer:
         for part in parts:
             waiting = pa.concat_tables([waiting, part])
             rows += len(part)

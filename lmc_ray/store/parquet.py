@@ -66,7 +66,9 @@ def encode(table: str, rows: Sequence[Mapping[str, Any]], manifest: Manifest) ->
     noted = {name: vars(written) for name, written in manifest.items()}
     metadata = {**(schema.metadata or {}), MANIFEST_KEY: json.dumps(noted).encode()}
     sink = io.BytesIO()
-    pq.write_table(pa.table(arrays, schema.with_metadata(metadata)), sink, compression="zstd")
+    rows_of_schema = pa.table(arrays, schema.with_metadata(metadata))
+    # A mark's own bytes are in no manifest: a bit that flips there shows by these checksums.
+    pq.write_table(rows_of_schema, sink, compression="zstd", write_page_checksum=True)
     return sink.getvalue()
 
 
@@ -104,7 +106,8 @@ def decode(table: str, file: DataFile, data: pa.Buffer) -> Content | Damaged:
     """The rows in a file's bytes; see `read`."""
     schema = TABLES[table].schema
     try:
-        rows = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)  # many files at a time
+        file_of_rows = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        rows = file_of_rows.read(use_threads=False)  # many files at a time
         metadata = rows.schema.metadata or {}
         version = int(metadata.get(VERSION_KEY, b"0"))
         if version > SCHEMA_VERSION:

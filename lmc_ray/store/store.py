@@ -139,7 +139,8 @@ class Store:
     def reuse(self, sweep: str, attempt: str, cells: Mapping[str, Mapping[str, Any]]) -> None:
         """Commit cells of other sweeps to this one, with all their rows, instead of running them.
 
-        The rows are copied, so that each sweep's folder stays whole by itself.
+        The rows are copied, so that each sweep's tables stay whole by themselves. Kept minima are
+        not: their rows say in which sweep's folder the files are.
 
         Args:
             sweep: the sweep that gains the cells.

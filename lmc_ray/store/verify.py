@@ -16,6 +16,7 @@ from pyarrow import fs
 
 from lmc_ray.errors import UserError
 from lmc_ray.store import weights
+from lmc_ray.store.compact import LOST_MANIFEST
 from lmc_ray.store.files import SUFFIX, TEMPORARY, DataFile, GoneError, list_folder, workers
 from lmc_ray.store.listing import Listing, Owner
 from lmc_ray.store.manifest import FOLDER
@@ -101,7 +102,7 @@ def verify_files(filesystem: fs.FileSystem, base: str, listing: Listing) -> list
     for by_owner in files.values():
         for owner, file in by_owner.items():
             known.setdefault(owner, {}).update(dict.fromkeys(file.cells))
-    findings = list(_unused(filesystem, base, listing))
+    findings = list(_unused(filesystem, base, listing, files["runs"]))
     for damaged in listing.damaged:
         cells = tuple(known.get(damaged.file.owner, ()))
         findings.append(Finding(False, damaged.file.path, cells, damaged.reason))
@@ -203,7 +204,9 @@ def _cells_in(data: pa.Buffer) -> tuple[str, ...]:
         return ()
 
 
-def _unused(filesystem: fs.FileSystem, base: str, listing: Listing) -> Iterator[Finding]:
+def _unused(
+    filesystem: fs.FileSystem, base: str, listing: Listing, marks: Mapping[Owner, _Read]
+) -> Iterator[Finding]:
     """What lies about in the root and is read by nobody."""
     for folder in (*TABLES, FOLDER):
         for file in list_folder(filesystem, f"{base}/{folder}"):
@@ -215,7 +218,12 @@ def _unused(filesystem: fs.FileSystem, base: str, listing: Listing) -> Iterator[
     for folder, count in replaced.items():
         note = f"{count} file(s) that were compacted: `lmc-ray compact` removes them"
         yield Finding(True, folder, (), note)
+    known = {(sweep, cell) for (sweep, _), each in marks.items() for cell in each.cells}
     for file in listing.unpublished:
+        cells = _read_file(filesystem, "runs", file).cells if file.table == "runs" else ()
+        if lost := tuple(cell for cell in cells if (file.sweep, cell) not in known):
+            yield Finding(False, file.path, lost, LOST_MANIFEST)
+            continue
         note = "a compaction that was stopped, or is still at work: `lmc-ray compact` removes it"
         yield Finding(True, file.path, (), note)
 

@@ -65,6 +65,8 @@ class Ledger:
         """Trials that earlier starts have committed: their states and cells."""
         self._known: dict[Key, dict[str, Any]] = {}
         """Configurations that earlier starts have tried."""
+        self._studies_of: dict[str, str] = {}
+        """Which study an earlier start ran a cell for, by the cell's id."""
         self._unwritten = {
             study.key: list(range(0, study.trials, study.protocol.generation)) for study in studies
         }
@@ -85,9 +87,11 @@ class Ledger:
             for cell, other in database.execute(elsewhere, [sweep]).fetchall():
                 self._elsewhere.setdefault(cell, other)
             cells = """
-                SELECT benchmark, study, trial, config FROM runs WHERE sweep = ? ORDER BY cell_id
+                SELECT benchmark, coalesce(study, method), trial, config, cell_id FROM runs
+                WHERE sweep = ? ORDER BY cell_id
             """
-            for benchmark, name, trial, config in database.execute(cells, [sweep]).fetchall():
+            for benchmark, name, trial, config, cell in database.execute(cells, [sweep]).fetchall():
+                self._studies_of[cell] = name
                 if study := self._study_of(benchmark, name):
                     values = json.loads(config)
                     if difference := study.difference(values):
@@ -147,12 +151,15 @@ class Ledger:
         return study.stage == "search" and state == "failed"
 
     def check(self, study: StudyRun, block: Block) -> None:
-        """Compare a trial with the one that the root has under its number.
+        """Compare a block with what the root has in its place.
 
         Raises:
-            UserError: it is another proposal, or pruned by other proposals' medians: the sweep's
-                name belongs to another search.
+            UserError: its cells are another study's; it is a trial and another proposal, or pruned
+                by other proposals' medians: the sweep's name belongs to another search.
         """
+        for cell in block.cells:
+            if (name := self._studies_of.get(cell.id, block.study)) != block.study:
+                raise self._other_sweep(f"what is {block.study} now was {name}")
         if block.trial is None or study.stage != "search":
             return
         key = *study.key, block.trial

@@ -25,6 +25,7 @@ from lmc_ray.sweep.night import ANCHOR_SEEDS, History, NightRun, Rule
 from lmc_ray.sweep.pinned import Pinned, confirmed_best, read_pinned
 from lmc_ray.sweep.place import check_memory_of_workers, machine_for, workplace_of
 from lmc_ray.sweep.runner import run_sweep
+from lmc_ray.sweep.study import SEARCH_SEEDS_FROM
 from lmc_ray.sweep.wishes import check_floor, check_memory
 from lmc_ray.tables import night_sheet, render
 
@@ -114,6 +115,10 @@ def main(
         ):
             if value is not None and not least <= value < inf:
                 raise UserError(f"--{option} must be at least {least}, got {value:g}")
+        if seeds_per_night > SEARCH_SEEDS_FROM:
+            raise UserError(
+                f"--seeds-per-night must be at most {SEARCH_SEEDS_FROM}, got {seeds_per_night}"
+            )
         if not 0 < false_alarms < 1:
             raise UserError(f"--false-alarms must be in (0, 1), got {false_alarms:g}")
         if not 0 <= minimum_effect < 100:

@@ -130,9 +130,10 @@ def read_pinned(path: Path, data: str | None) -> list[Pinned]:
 
 
 def _validation_accuracies(database: "duckdb.DuckDBPyConnection") -> dict[str, float]:
-    """Mean over the search's seeds of each configuration."""
+    """Mean over the search's seeds of each configuration; one that diverged has learned nothing."""
     sql = """
-        SELECT config, average_accuracy FROM runs WHERE purpose = 'search' AND status = 'finished'
+        SELECT config, CASE status WHEN 'diverged' THEN 0 ELSE average_accuracy END FROM runs
+        WHERE purpose = 'search' AND status IN ('finished', 'diverged')
     """
     found: dict[str, list[float]] = {}
     for config, accuracy in database.execute(sql).fetchall():
