@@ -228,14 +228,14 @@ def verify(root: Root) -> None:
     from lmc_ray.store import Store
 
     store = Store(root)
-    if not store.sweeps() and not store.verify():
-        _results(root)
     findings = store.verify()
+    sweeps = len(store.sweeps())
+    if not (findings or sweeps):
+        raise _nothing(root)
     defects = [finding for finding in findings if not finding.harmless]
     for finding in findings:
         kind = "note" if finding.harmless else "DEFECT"
         typer.echo(f"{kind}: {finding.file}{_which(finding.cells)}: {finding.message}")
-    sweeps = len(store.sweeps())
     typer.echo(
         f"{root}: {sweeps} sweep{'s' * (sweeps != 1)}, {len(defects)} "
         f"defect{'s' * (len(defects) != 1)}, {len(findings) - len(defects)} note(s)"
@@ -409,11 +409,15 @@ def _results(root: str) -> "Store":
 
     store = Store(root)
     if not store.sweeps():
-        raise UserError(
-            f"no results in {root}: give the folder that a sweep printed at its end, or run one "
-            "with `make sweep`"
-        )
+        raise _nothing(root)
     return store
+
+
+def _nothing(root: str) -> UserError:
+    return UserError(
+        f"no results in {root}: give the folder that a sweep printed at its end, or run one "
+        "with `make sweep`"
+    )
 
 
 def _open(root: str, sweep: str | None) -> "duckdb.DuckDBPyConnection":

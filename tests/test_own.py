@@ -1,7 +1,6 @@
 """Methods of one's own: registered in a script, trained as they are, stored and shown like ours."""
 
-import importlib.util
-import sys
+import runpy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,12 +43,7 @@ def forgotten() -> Iterator[None]:
 @pytest.fixture
 def l2() -> str:
     """The method of `sweeps/own.py`."""
-    spec = importlib.util.spec_from_file_location("own_script", SCRIPT)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["own_script"] = module  # where dataclasses look for it
-    spec.loader.exec_module(module)
+    runpy.run_path(str(SCRIPT))
     return "l2"
 
 

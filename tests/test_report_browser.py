@@ -23,7 +23,8 @@ from small_study import small_study
 
 from lmc_ray.report import write_report
 from lmc_ray.store import Store
-from lmc_ray.tables.groups import METHODS, OWN_MINIMUM, PLAIN_MINIMUM
+from lmc_ray.store.schemas import OWN_MINIMUM, PLAIN_MINIMUM
+from lmc_ray.tables.groups import METHODS
 
 pytestmark = pytest.mark.soak
 

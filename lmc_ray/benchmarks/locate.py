@@ -59,7 +59,7 @@ def _folders_with_images(root: Path | None) -> list[str]:
     if root is None or not root.is_dir():
         return []
     folders = [each for each in root.iterdir() if each.is_dir()]
-    return [each.name for each in folders if _has_images(each) or _has_images(each / "data")]
+    return [each.name for each in folders if _with_images(each)]
 
 
 def is_path(word: str) -> bool:
@@ -71,13 +71,17 @@ def _own(path: Path) -> Found:
     """Images in the user's own folder, or in its folder ``data`` as the Hub lays them out."""
     if not path.is_dir():
         raise UserError(f"no folder {path}: check the path")
-    for candidate in (path, path / "data"):
-        if _has_images(candidate):
-            return (parquet if parquet.held_by(candidate) else folder).find(candidate)
+    if found := _with_images(path):
+        return (parquet if parquet.held_by(found) else folder).find(found)
     raise UserError(
         f"{path} holds no images: put train-*.parquet and test-*.parquet there, or the folders "
         "train/<class> and test/<class>"
     )
+
+
+def _with_images(path: Path) -> Path | None:
+    """Where the images of a folder lie: in itself, or in ``data`` as the Hub has them."""
+    return next((each for each in (path, path / "data") if _has_images(each)), None)
 
 
 def _has_images(path: Path) -> bool:
@@ -91,7 +95,7 @@ def _known(word: str, root: Path | None) -> Found:
         return _in_torchvision_layout(word, downloaded(word))
     if not root.is_dir():
         raise UserError(f"no data folder {root}: check --data (LMC_DATA)")
-    if _has_images(root / word) or _has_images(root / word / "data"):
+    if _with_images(root / word):
         return _own(root / word)
     torchvision_folder = root / (_RAW_FOLDERS | cifar.FOLDERS)[word]
     if torchvision_folder.is_dir():

@@ -10,8 +10,6 @@ from lmc_ray.report.palette import Style
 from lmc_ray.statistics import Summary, from_moments
 from lmc_ray.store.schemas import CONFIGURATION
 from lmc_ray.tables.groups import (
-    OWN_MINIMUM,
-    PLAIN_MINIMUM,
     SETTING,
     Group,
     by_setting,
@@ -25,12 +23,8 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
-OWN = (
-    "coalesce(r.own_minimum, CASE r.method "
-    + " ".join(f"WHEN '{method}' THEN '{minimum}'" for method, minimum in OWN_MINIMUM.items())
-    + f" ELSE '{PLAIN_MINIMUM}' END)"
-)
-"""In SQL: which minimum is the method's own; files before version 5 of the schema leave it out."""
+OWN = "r.own_minimum"
+"""In SQL: which minimum is the method's own."""
 
 
 def measured(table: str, name: str) -> str:

@@ -87,6 +87,11 @@ class _Input:
         every = chain(self.marks, *self.loose.values())
         return any(not content.file.compacted for content in every)
 
+    @property
+    def cells(self) -> set[str]:
+        """Whose rows its marks have."""
+        return {cell for mark in self.marks for cell in mark.rows["cell_id"].to_pylist()}
+
     def without(self, file: DataFile) -> "_Input":
         """All but the attempt whose file this is.
 
@@ -148,9 +153,8 @@ def _compact(filesystem: fs.FileSystem, base: str, sweep: str) -> Compacted:
         useless += [*abandoned, *given.files(listing)]
         manifests = list(listing.manifests)
     remove_all(filesystem, [file.path for file in (*useless, *manifests)])
-    cells = {cell for mark in given.marks for cell in mark.rows["cell_id"].to_pylist()}
     after = before - len(useless) + len(tables or ())
-    return Compacted(bool(tables), len(cells), before, after)
+    return Compacted(bool(tables), len(given.cells), before, after)
 
 
 def _input(filesystem: fs.FileSystem, listing: Listing) -> _Input:
@@ -185,7 +189,7 @@ def _check_abandoned(
     Raises:
         UserError: which file.
     """
-    kept = {cell for mark in given.marks for cell in mark.rows["cell_id"].to_pylist()}
+    kept = given.cells
     for content in read_all(filesystem, "runs", [f for f in abandoned if f.table == "runs"])[0]:
         if set(content.rows["cell_id"].to_pylist()) - kept:
             raise _damaged(content.file, LOST_MANIFEST)

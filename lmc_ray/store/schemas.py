@@ -425,10 +425,27 @@ CAME_LATER = {
 }
 
 
+# What `own_minimum` is where a file is older than the column; of other methods, plain SGD's.
+OWN_MINIMUM = {
+    "mcsgd": "connected",
+    "er-mcsgd": "connected",
+    "weight-averaging": "averaged",
+    "ema": "averaged",
+    "multitask": "multitask",
+}
+PLAIN_MINIMUM = "sequential"
+
+
 def with_defaults(runs: pa.Table) -> pa.Table:
     """Rows of `runs`, those of older files as today's: else a configuration would be two."""
     for name, (has, default) in CAME_LATER.items():
         choice = [runs[has].is_valid(), runs[name].fill_null(default), runs[name]]
         column = pc.call_function("if_else", choice)
-        runs = runs.set_column(runs.schema.get_field_index(name), runs.schema.field(name), column)
-    return runs
+        runs = _replaced(runs, name, column)
+    earlier = [OWN_MINIMUM.get(method, PLAIN_MINIMUM) for method in runs["method"].to_pylist()]
+    minima = pc.call_function("coalesce", [runs["own_minimum"], pa.array(earlier, TEXT)])
+    return _replaced(runs, "own_minimum", minima)
+
+
+def _replaced(runs: pa.Table, name: str, column: pa.ChunkedArray) -> pa.Table:
+    return runs.set_column(runs.schema.get_field_index(name), runs.schema.field(name), column)

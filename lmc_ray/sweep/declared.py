@@ -91,9 +91,11 @@ def check_studies(studies: Sequence[Study]) -> None:
 def _check_names(method: str) -> None:
     """Refuse a method of one's own one of whose hyperparameters has the name of another column."""
     ours = [METHODS[name].hyperparameters for name in METHODS.keys() - own_methods().keys()]
-    known = {each.name for kind in ours for each in fields(kind)}
+    others = set(TABLES["runs"].schema.names) - {
+        each.name for kind in ours for each in fields(kind)
+    }
     for each in fields(METHODS[method].hyperparameters):
-        if each.name in set(TABLES["runs"].schema.names) - known:
+        if each.name in others:
             raise UserError(
                 f"{method} has a hyperparameter {each.name}, and the table runs another column of"
                 " that name: choose another"

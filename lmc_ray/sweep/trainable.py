@@ -318,8 +318,8 @@ def _run(block: Block, cell: Cell, training: Training, record: Record) -> dict[s
 def _columns(values: SGD) -> dict[str, Any]:
     """Hyperparameters by column; those without one, of somebody's own method, together."""
     columns = TABLES["runs"].schema.names
-    known = {name: value for name, value in asdict(values).items() if name in columns}
-    own = {name: value for name, value in asdict(values).items() if name not in columns}
+    known = asdict(values)
+    own = {name: known.pop(name) for name in known.keys() - set(columns)}
     return known | {"own_hyperparameters": json.dumps(own, sort_keys=True) if own else None}
 
 
@@ -342,7 +342,7 @@ def stored_outcomes(store: Store, sweep: str, chances: Mapping[str, float]) -> d
     import duckdb
 
     with store.database(sweep) as database:
-        sql = "SELECT cell_id, status, method, benchmark, own_minimum FROM runs"
+        sql = "SELECT cell_id, status, own_minimum, benchmark FROM runs"
         try:
             cells = database.execute(sql).fetchall()
             rows = database.execute(
@@ -355,12 +355,7 @@ def stored_outcomes(store: Store, sweep: str, chances: Mapping[str, float]) -> d
             raise UnavailableError(one_line(problem)) from None
     pairs = {(cell, minimum): found for cell, minimum, found in rows}
     return {
-        cell: outcome(
-            status,
-            # Cells older than `own_minimum` are of the package's methods.
-            accuracy_curve(pairs.get((cell, own or METHODS[method].learner.minimum), ())),
-            chances[where],
-        )
-        for cell, status, method, where, own in cells
+        cell: outcome(status, accuracy_curve(pairs.get((cell, own), ())), chances[where])
+        for cell, status, own, where in cells
         if where in chances
     }

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 from lmc_ray import paper
 from lmc_ray.paper import Published
 from lmc_ray.statistics import Summary, summarise, welch
+from lmc_ray.store.schemas import PLAIN_MINIMUM
 from lmc_ray.tables.compare import probability
 from lmc_ray.tables.groups import (
-    OWN_MINIMUM,
-    PLAIN_MINIMUM,
     Group,
     Run,
     by_setting,
@@ -123,7 +122,7 @@ def _row(rises: _Rises, group: Group, others: Sequence[Group]) -> AccuracyRow:
 
 
 def _rise(rises: _Rises, group: Group, others: Sequence[Group]) -> Summary | None:
-    stop = group.runs[0]["own_minimum"] or OWN_MINIMUM.get(group.method, PLAIN_MINIMUM)
+    stop = group.runs[0]["own_minimum"]
     start = PLAIN_MINIMUM if group.method == "multitask" else stop  # where the trio begins
     of_cell = rises.get((group.runs[0]["sweep"], start, stop), {})
     runs = group.finished

@@ -127,10 +127,11 @@ def compare(
     diverged: list[str] = []
     beside: set[str] = set()
     sweeps = {name: {group.runs[0]["sweep"] for group in found} for name, found in meant.items()}
-    for (sweep, *_), together in by_setting(groups).items():
-        ours = [group for group in together if group in meant[method]]
+    by_name = {name: by_setting(found) for name, found in meant.items()}
+    for setting in by_setting(groups):
+        sweep, ours = setting[0], by_name[method].get(setting, [])
         for name in dict.fromkeys(baselines):
-            theirs = [group for group in together if group in meant[name]]
+            theirs = by_name[name].get(setting, [])
             if sweep in sweeps[method] & sweeps[name] and bool(ours) != bool(theirs):
                 lacking = name if ours else method
                 missing.append(

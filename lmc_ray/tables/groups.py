@@ -28,16 +28,6 @@ METHODS = {
     "multitask": "multitask",
 }
 
-# Whose accuracies and paths are a method's own; the others have plain SGD's.
-OWN_MINIMUM = {
-    "mcsgd": "connected",
-    "er-mcsgd": "connected",
-    "weight-averaging": "averaged",
-    "ema": "averaged",
-    "multitask": "multitask",
-}
-PLAIN_MINIMUM = "sequential"
-
 
 class _Named(Protocol):
     """A study, or a configuration of one."""
