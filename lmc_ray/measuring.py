@@ -73,9 +73,10 @@ def path_rows(
     points: int,
     bend: Bend | None,
 ) -> dict[str, list[Row]]:
-    """The line between two minima on each task, and a curve where the line rises above both ends.
+    """The line between two minima on each task, and a curve where the line is worse than both ends.
 
-    The curve (quadratic Bézier) is trained on the task's training examples. A line that climbs to a
+    That is where the error in between is two points or more above both ends'. The curve (quadratic
+    Bézier) is trained on the task's training examples. A line that climbs to a
     bad end is not bent: no curve makes an end better. On a task that the start was not trained on
     there is no rise: that accuracy is kept would say nothing.
     """
@@ -216,6 +217,8 @@ def spectrum_rows(
     )
     towards: dict[int, dict[str, list[float]]] = {}
     for end, theta in zip(ends[1:], weights[1:], strict=True):
+        if not theta.isfinite().all():  # there is no way to a minimum that has diverged
+            continue
         shares = overlaps(found.vectors, (theta - start)[None])[0].tolist()
         towards.setdefault(end.task, {})[f"overlap_{end.minimum}"] = shares
     return {

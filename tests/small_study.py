@@ -140,7 +140,8 @@ def _measure_paths(rows: Rows, rng: np.random.Generator, seed: int) -> None:
     """A path that training has measured too, on more points; others; those to the next seed."""
     cell, start = f"path-{seed}", ("sequential", 1)
     rows["runs"].append(_analysis(cell, seed, "path", path_points=FINE))
-    own = {"from_cell_id": f"mcsgd-{seed}", "to_cell_id": f"mcsgd-{seed}"}
+    own: dict[str, Any] = {"from_cell_id": f"mcsgd-{seed}", "to_cell_id": f"mcsgd-{seed}"}
+    own |= {"from_seed": seed, "to_seed": seed}
     for ends, task, height, more in (
         ((start, ("multitask", TASKS)), 1, 0.05, {}),
         ((start, ("sequential", 2)), 1, 1.0, {}),
@@ -156,7 +157,7 @@ def _measure_paths(rows: Rows, rng: np.random.Generator, seed: int) -> None:
     if seed < SEEDS[-1]:
         pair = f"seeds-{seed}"
         rows["runs"].append(_analysis(pair, seed, "seeds", path_points=FINE) | {"seed": None})
-        own["to_cell_id"] = f"mcsgd-{seed + 1}"
+        own |= {"to_cell_id": f"mcsgd-{seed + 1}", "to_seed": seed + 1}
         for control, height in (("other-seed", 1.0), ("aligned", 0.1)):
             add_path(rows, rng, pair, start, start, 1, height, control, FINE, **own)
 

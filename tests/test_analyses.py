@@ -15,7 +15,7 @@ from small import benchmark, setting, values
 from lmc_ray.connectivity.alignment import align
 from lmc_ray.connectivity.curvature import hessian_product
 from lmc_ray.connectivity.paths import barriers, linear_path
-from lmc_ray.errors import UserError
+from lmc_ray.errors import FailedError, UserError
 from lmc_ray.learners.evaluation import evaluate
 from lmc_ray.measuring import Bend, End, Place, path_rows, plane_rows, seed_rows, spectrum_rows
 from lmc_ray.models import build
@@ -142,10 +142,15 @@ def test_minima_kept_later_than_task_1_are_measured_too(trained: Store, tmp_path
         ({"points": 1}, "points must be at least 2, got 1"),
         ({"plane_points": 0}, "plane_points must be at least 2"),
         ({"spectrum_examples": 0}, "spectrum_examples must be at least 1"),
+        ({"points": 2.5}, "points must be a whole number, got 2.5"),
+        ({"tolerance": -1.0}, "tolerance must be at least 0, got -1.0"),
+        ({"bend": Bend(batch_size=0)}, "bend.batch_size must be at least 1, got 0"),
+        ({"bend": Bend(steps=-5)}, "bend.steps must be at least 1"),
+        ({"bend": Bend(learning_rate=float("nan"))}, "bend.learning_rate must be at least 0"),
         ({"eigenpairs": 30, "max_steps": 20}, "eigenpairs=30 is more than max_steps=20"),
     ],
 )
-def test_measurements_that_nobody_could_make(numbers: dict[str, int], says: str) -> None:
+def test_measurements_that_nobody_could_make(numbers: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError, match=says):
         Connectivity(**numbers).check()
 
@@ -340,6 +345,19 @@ def test_a_spectrum_and_its_overlaps(here: Place) -> None:
             assert row[f"overlap_{name}"] == pytest.approx(abs(float(along)), abs=1e-5)
 
 
+def test_a_spectrum_stands_whatever_became_of_later_minima(here: Place) -> None:
+    at, one, two = thetas(here, 1, 2, 3)
+    names = ends("sequential:1", "sequential:2", "multitask:2")
+    whole, part = (
+        spectrum_rows(here, names, (at, way, two), 3, 1_000, 1e-9, 200)["spectra"]
+        for way in (one, torch.full_like(one, torch.inf))
+    )
+    assert part == [
+        {name: value for name, value in row.items() if name != "overlap_sequential"}
+        for row in whole
+    ]
+
+
 def test_three_minima_in_line_have_no_plane(here: Place) -> None:
     a, b = thetas(here, 1, 2)
     names = ends("sequential:1", "sequential:2", "connected:2")
@@ -407,7 +425,7 @@ def test_a_minimum_that_is_not_what_it_was(trained: Store, tmp_path: Path) -> No
         (Weights("weights/nowhere", good[0].sha256), "cannot be read"),
         (Weights(good[1].uri, good[0].sha256), "was altered"),
     ):
-        with pytest.raises(UserError) as caught:
+        with pytest.raises(FailedError) as caught:
             measure(workplace(Path(trained.root)), each, [bad, good[1]])
         line = str(caught.value)
         assert says in line
@@ -420,5 +438,5 @@ def test_minima_of_another_network(trained: Store) -> None:
     what = planned(trained, kinds=("similarity",))
     each = what.analyses[0]
     other = replace(each, place=replace(each.place, network="mlp-8-16"))
-    with pytest.raises(UserError, match="not those of a mlp-8-16"):
+    with pytest.raises(FailedError, match="not those of a mlp-8-16"):
         measure(workplace(Path(trained.root)), other, [what.weights[end] for end in each.ends])

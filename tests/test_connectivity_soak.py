@@ -143,8 +143,8 @@ def test_what_cannot_be_measured_keeps_nothing_else_from_it(
     assert content(root) == content(calm[0])
 
 
-def test_a_lost_minimum_is_named(copied: Path) -> None:
-    root = copied
+def test_a_lost_minimum_is_named_and_keeps_nothing_else_from_being_measured(copied: Path) -> None:
+    root, before = copied, parquet(copied)
     with Store(str(root)).database() as database:
         cell, where = database.sql(
             "SELECT cell_id, uri FROM minima WHERE minimum = 'multitask' AND task = 2 AND seed = 0"
@@ -153,7 +153,9 @@ def test_a_lost_minimum_is_named(copied: Path) -> None:
     (root / where).unlink()
     new = ("--path", "multitask:1->multitask:2@all", "--measure", "path")
     ended = sweep(root, *SMALL, *new, script=SCRIPT)
-    assert ended.status == 2
+    assert ended.status == 1
     (line,) = ended.err.splitlines()
     assert line.startswith(f"connectivity: error: minimum multitask:2 of cell {cell} (seed 0)")
     assert "train it again" in line
+    (other,) = (f for f in parquet(root) - before if f.parent.parent.name == "barriers")
+    assert set(pq.read_table(other)["from_seed"].to_pylist()) == {1}

@@ -2,6 +2,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from results import barrier, run, trial
@@ -391,6 +392,26 @@ def test_a_control_is_told_from_the_path_itself(tmp_path: Path):
         "sequential 1 → multitask 2": 0.1,
         "sequential 1 → multitask 2 (other-init)": 5.0,
     }
+
+
+def test_barriers_say_over_which_seeds_they_are(tmp_path: Path):
+    ends = ("sequential", 1), ("multitask", 2)
+    lines = [barrier("c", *ends), barrier("d", *ends)]
+    aligned = barrier("c", *ends, control="aligned", path_id="c-d")
+
+    def text(name: str, *measured: Any) -> str:
+        store = Store(str(tmp_path / name))
+        rows = {"runs": [run("c", 0), run("d", 1)], "barriers": list(measured)}
+        store.commit("s", "a", rows)
+        with store.database() as database:
+            return render(barriers_sheets(database))
+
+    fewer, neighbours = "lines over fewer seeds than were confirmed", "neighbouring ones share"
+    assert fewer in text("one", lines[0])
+    assert fewer not in (both := text("both", *lines))
+    assert neighbours not in both
+    assert fewer not in (pair := text("pair", *lines, aligned))
+    assert neighbours in pair
 
 
 def test_a_sweep_without_confirmed_cells_says_how_far_it_is(tmp_path: Path):

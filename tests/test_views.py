@@ -1,5 +1,7 @@
 """The ready-made views and the contrasts within seeds, beside the same numbers by hand."""
 
+from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -118,6 +120,23 @@ def test_an_analysis_stands_for_what_training_measured(store: Store) -> None:
     assert row == (6, 0.5, pytest.approx(fmean([0.125, *(0.2 * rise for rise in RISES[1:])])))
 
 
+def test_of_two_measurements_in_other_ways_the_newest_shows_in_every_seed(tmp_path: Path) -> None:
+    """A curve bent with more steps is another cell, and hashes have no order."""
+    store = Store(str(tmp_path))
+    for number, height in enumerate((0.5, 0.25)):
+        for seed in range(6):
+            cell = f"{(seed + number) % 2}-{seed}-{number}"
+            line = barrier(f"c{seed}", ("sequential", 1), ("multitask", 2), loss_rise=height)
+            line |= {"cell_id": cell, "curve": "bezier", "from_seed": seed, "to_seed": seed}
+            told = run(cell, seed, purpose="analysis", analysis="path", path_points=9, config="{}")
+            told["finished_at"] = datetime(2026, 11, 1 + number, tzinfo=UTC)
+            rows = {"runs": [told], "barriers": [line]}
+            if not number:
+                rows["runs"].append(run(f"c{seed}", seed))
+            store.commit("s", cell, rows)
+    assert ask(store, "SELECT DISTINCT loss_rise FROM measured_paths") == [(0.25,)]
+
+
 def test_shares_belong_to_the_cell_they_start_from(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     rows = cells("x")
@@ -226,3 +245,44 @@ def test_contrasts_within_seeds(store: Store) -> None:
     exact = paired(differences).p
     assert exact is not None
     assert float(p) == pytest.approx(holm([exact])[0], abs=1e-3)
+
+
+def between_seeds(store: Store, seeds: int, *minima: str) -> None:
+    """Lines from every seed's minimum to the next one's; aligning the first helps most."""
+    rows: dict[str, list[dict[str, Any]]] = {"runs": [], "barriers": []}
+    for seed in range(seeds):
+        rows["runs"].append(run(f"c{seed}", seed))
+    for seed in range(seeds - 1):
+        told = run(f"a{seed}", None, purpose="analysis", analysis="seeds", config="{}")
+        rows["runs"].append(told)
+        for minimum, (control, height) in product(
+            minima, (("other-seed", 1.0), ("aligned", 1.0 - 2**-seed))
+        ):
+            line = barrier(f"c{seed}", (minimum, 1), (minimum, 1), loss_barrier=height)
+            line |= {"cell_id": f"a{seed}", "to_cell_id": f"c{seed + 1}", "control": control}
+            rows["barriers"].append(line | {"from_seed": seed, "to_seed": seed + 1})
+    store.commit("s", "between", rows)
+
+
+@pytest.mark.parametrize(("seeds", "pairs", "tested"), [(11, 5, False), (12, 6, True)])
+def test_differences_between_seeds_share_none(
+    tmp_path: Path, seeds: int, pairs: int, tested: bool
+) -> None:
+    """Those of neighbours would be correlated, which neither test nor interval allows for."""
+    store = Store(str(tmp_path))
+    between_seeds(store, seeds, "sequential")
+    with store.database() as database:
+        (sheet,) = contrast_sheets(database)
+    ((_, _, _, difference, _, counted, p, _),) = sheet.rows
+    assert int(counted) == pairs
+    assert float(difference) == pytest.approx(-fmean(4.0**-n for n in range(pairs)), abs=1e-3)
+    assert (p == "0.031") == tested
+
+
+def test_tests_that_cannot_show_anything_say_so(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    between_seeds(store, 12, "sequential", "connected")
+    with store.database() as database:
+        (sheet,) = contrast_sheets(database)
+    assert [row[6] for row in sheet.rows] == ["0.062", "0.062"]
+    assert any("none of 2 can come below p = 0.06 with 6 pairs" in note for note in sheet.notes)

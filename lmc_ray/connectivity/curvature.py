@@ -20,6 +20,10 @@ from lmc_ray.randomness import stream
 Product = Callable[[Float[Tensor, "replicas parameters"]], Float[Tensor, "replicas parameters"]]
 """A symmetric linear map of each replica's own."""
 
+_BEYOND = 6
+"""Pairs after those asked for that have to be found, too. One that Krylov's space has hardly met yet
+leaves the residuals of the others small, and shows among the next ones first."""
+
 
 @dataclass(frozen=True)
 class Eigenpairs:
@@ -87,9 +91,10 @@ def top_eigenpairs(
 ) -> Eigenpairs:
     """Lanczos' method for the `count` largest eigenpairs of each replica's symmetric map.
 
-    A replica is done as soon as the estimated residuals of its `count` pairs are at most
-    tolerance·|λ_1|. Products go on until all are, but it keeps what it had: its numbers do not
-    depend on its neighbours.
+    A replica is done as soon as the estimated residuals of its `count` pairs, and of the six after
+    them, are at most tolerance·|λ_1|. Small residuals say that these are eigenpairs, not that none
+    lies between them; that the next ones are found makes it likely. Products go on until all
+    replicas are done, but each keeps what it had: its numbers do not depend on its neighbours.
 
     From one start vector only one copy of a repeated eigenvalue can be seen, until the Krylov
     space is exhausted; Lanczos then goes on in a fresh direction, for all `max_steps`, and finds
@@ -112,6 +117,7 @@ def top_eigenpairs(
         raise ValueError(f"cannot find {count} eigenpairs in {steps} dimensions")
     basis = start.new_empty(replicas, steps, size)
     tridiagonal = torch.zeros(replicas, steps, steps, dtype=torch.float64)
+    sure = min(count + _BEYOND, steps)
     used = torch.full((replicas,), steps)
     broken = torch.zeros(replicas, dtype=torch.bool)
     new = start / start.norm(dim=1, keepdim=True)
@@ -128,9 +134,9 @@ def top_eigenpairs(
         beta = beta.masked_fill(exhausted, 0)
         # Estimates of 0 then mean that this Krylov space is done, not that nothing larger is left.
         broken |= exhausted
-        if m >= count:
+        if m >= sure:
             values, weights = torch.linalg.eigh(now)
-            estimates = beta[:, None] * weights[:, -1, -count:].abs()
+            estimates = beta[:, None] * weights[:, -1, -sure:].abs()
             close = (estimates <= tolerance * values[:, -1:].abs()).all(dim=1)
             used = torch.where(close & ~broken & (used == steps), m, used)
             if m == steps or bool((used <= m).all()):

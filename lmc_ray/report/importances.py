@@ -77,12 +77,14 @@ def comparable(rows: Sequence[Row]) -> list[Row]:
 def importances(rows: Sequence[Row]) -> dict[str, float]:
     """The importance of each hyperparameter, from the greatest; empty where nothing can be said.
 
+    Of one alone nothing can: importances are shares of what each explains, and it would have 1.
+
     Args:
         rows: of one study, with `params`, `accuracy` and `state`.
     """
     done = comparable(rows)
     space = _space([row["params"] for row in done])
-    if len(done) < FEWEST_TRIALS or not space or len({row["accuracy"] for row in done}) == 1:
+    if len(done) < FEWEST_TRIALS or len(space) < 2 or len({row["accuracy"] for row in done}) == 1:
         return {}
     import optuna
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances

@@ -15,7 +15,8 @@ SELECT {columns}, r.seed, p.cell_id, p.plane_id, p.eval_task, p.split, p.x, p.y,
 FROM {planes}
 WHERE {where}
 QUALIFY dense_rank() OVER (
-    PARTITION BY {columns}, p.plane_id, p.eval_task, p.split ORDER BY r.seed, p.cell_id
+    PARTITION BY {columns}, p.plane_id, p.eval_task, p.split
+    ORDER BY r.seed, m.finished_at DESC, p.cell_id
 ) = 1
 ORDER BY {columns}, p.plane_id, p.eval_task, p.split, p.y, p.x
 """

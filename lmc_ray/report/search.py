@@ -95,7 +95,7 @@ def _importances(found: Mapping[str, Mapping[str, float]], sql: str) -> Exhibit 
     panels = [
         Intervals(
             title,
-            "share of the variance explained",
+            "importance (all together 1)",
             list(shares),
             [Style(0)] * len(shares),
             [_single(share) for share in shares.values()],
@@ -109,8 +109,9 @@ def _importances(found: Mapping[str, Mapping[str, float]], sql: str) -> Exhibit 
         name="importances",
         title="Importance of hyperparameters",
         text="How much of the accuracy's variance over the tried configurations each "
-        "hyperparameter explains, by functional ANOVA (Hutter et al. 2014) on the complete and "
-        "diverged trials. The fewer trials, the rougher.",
+        "hyperparameter explains by itself, by functional ANOVA (Hutter et al. 2014) on the "
+        "complete and diverged trials, scaled so that all sum to 1: what they do together, and "
+        "what none of them explains, is not in it. The fewer trials, the rougher.",
         sql=sql,
         panels=panels,
     )

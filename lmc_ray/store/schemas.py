@@ -324,7 +324,7 @@ TABLES: Mapping[str, Table] = {
             _column("study", TEXT),
             _column("trials", INT, "complete and diverged ones that it follows from"),
             _column("hyperparameter", TEXT),
-            _column("importance", REAL, "share of the variance over these trials"),
+            _column("importance", REAL, "of what it does alone; all of a study sum to 1"),
         ),
         ("benchmark", "study", "trials", "hyperparameter"),
     ),

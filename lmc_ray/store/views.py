@@ -87,14 +87,14 @@ VIEWS: Mapping[str, View] = {
         """,
     ),
     "measured_paths": View(
-        "one path on one task, once: where training and an analysis both measured it, the latter",
+        "one path on one task, once: an analysis before what training measured, the newest first",
         f"""
         SELECT {_TRAINED}, b.* EXCLUDE (sweep)
         FROM barriers b JOIN runs r USING (sweep, cell_id)
         JOIN confirmed c ON c.sweep = b.sweep AND c.cell_id = b.from_cell_id
         QUALIFY row_number() OVER (
             PARTITION BY b.sweep, b.from_cell_id, b.to_cell_id, {_PATH.replace("split", "b.split")}
-            ORDER BY r.purpose = 'analysis' DESC, r.path_points DESC, b.cell_id
+            ORDER BY r.purpose = 'analysis' DESC, r.path_points DESC, r.finished_at DESC, b.cell_id
         ) = 1
         """,
     ),
@@ -119,14 +119,14 @@ VIEWS: Mapping[str, View] = {
         """,
     ),
     "measured_spectra": View(
-        "one eigenpair of a minimum, once: of several spectra the one with most directions",
+        "one eigenpair of a minimum, once: of the newest spectrum with most directions",
         f"""
         SELECT {_TRAINED}, c.seed, c.cell_id AS from_cell_id, s.* EXCLUDE (sweep)
         FROM spectra s JOIN runs r USING (sweep, cell_id)
         JOIN confirmed c ON c.sweep = s.sweep AND c.cell_id = r.config ->> '$.ends[0][0]'
         QUALIFY s.cell_id = first_value(s.cell_id) OVER (
             PARTITION BY s.sweep, c.cell_id, minimum, after_task, eval_task
-            ORDER BY rank DESC, examples DESC, s.cell_id
+            ORDER BY rank DESC, examples DESC, r.finished_at DESC, s.cell_id
         )
         """,
     ),

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import pairwise
+from math import inf
 from typing import TYPE_CHECKING, Any, Literal
 
 from lmc_ray.errors import UserError, unknown
@@ -55,7 +56,7 @@ class Connectivity:
     eigenpairs: int = 20
     spectrum_examples: int = 2_000
     """Training examples that the Hessian's loss is the mean over, at most all."""
-    tolerance: float = 1e-3
+    tolerance: float = 1e-4
     """Of an eigenpair's residual, relative to the largest eigenvalue."""
     max_steps: int = 200
     """Of Lanczos' method."""
@@ -69,8 +70,15 @@ class Connectivity:
             UserError: a number is too small, or more eigenpairs are wanted than steps taken.
         """
         least = {"points": 2, "plane_points": 2}
-        for name, value in vars(self).items():
-            if isinstance(value, int) and value < (low := least.get(name, 1)):
+        numbers = {name: value for name, value in vars(self).items() if name != "bend"}
+        if self.bend is not None:
+            numbers |= {f"bend.{name}": value for name, value in vars(self.bend).items()}
+        for name, value in numbers.items():
+            real = name in ("tolerance", "bend.learning_rate")
+            low = 0 if real else least.get(name, 1)
+            if not (real or isinstance(value, int)):
+                raise UserError(f"Connectivity: {name} must be a whole number, got {value}")
+            if not low <= value < inf:
                 raise UserError(f"Connectivity: {name} must be at least {low}, got {value}")
         if self.eigenpairs > self.max_steps:
             raise UserError(

@@ -48,9 +48,9 @@ def run_analyses(
     """Measure what the ledger lacks; False if interrupted (Ctrl-C). What is committed stays.
 
     Raises:
-        UserError: a minimum is missing, was altered or is another network's, or the results root
-            could not be written for too long.
-        FailedError: some could not be measured; all others have been.
+        UserError: the results root could not be written for too long.
+        FailedError: some could not be measured, because a minimum is missing, was altered or is
+            another network's, too; all others have been.
     """
     waiting = _missing(plan.analyses, store, workplace)
     done = len(plan.analyses) - len(waiting)
@@ -80,7 +80,7 @@ def run_analyses(
             for left in running:
                 ray.cancel(left, force=True)
     if failed and not (waiting or running):
-        raise FailedError("\n".join(map(str, failed)))
+        raise FailedError("\n".join(dict.fromkeys(map(str, failed))))
     return not (waiting or running)
 
 
@@ -88,7 +88,8 @@ def measure(workplace: Workplace, analysis: Analysis, files: Sequence[Weights]) 
     """Measure one analysis and commit it; runs on a worker.
 
     Raises:
-        UserError: as `run_analyses`.
+        UserError: the results root could not be written for too long.
+        FailedError: a minimum is missing, was altered or is another network's.
     """
     started_at, begin = datetime.now(UTC), time.monotonic()
     torch.set_num_threads(workplace.threads)
@@ -100,8 +101,10 @@ def measure(workplace: Workplace, analysis: Analysis, files: Sequence[Weights]) 
         _weights(store, setting, end, file).to(setting.device)
         for end, file in zip(analysis.ends, files, strict=True)
     ]
-    # Only a method's own minima are known to be finite: in a trio SGD alone may have diverged.
-    finite = all(bool(theta.isfinite().all()) for theta in weights)
+    # Only a method's own minima are known to be finite: in a trio SGD alone may have diverged. A
+    # spectrum is that of its first minimum, whatever became of later ones.
+    needed = weights[:1] if analysis.kind == "spectrum" else weights
+    finite = all(bool(theta.isfinite().all()) for theta in needed)
     where = Place(setting, "test", place.evaluation_group)
     tables = measured(analysis, where, weights) if finite else {}
     own = {"cell_id": analysis.id, "seed": analysis.seed}
@@ -181,13 +184,13 @@ def _finish(ended: Any, analysis: Analysis) -> None:
 
     Raises:
         UserError: what it says.
-        FailedError: there was too little memory for it, or its worker was killed.
+        FailedError: what it says, or there was too little memory for it, or its worker was killed.
         RayTaskError: a defect of ours.
     """
     try:
         ray.get(ended)
     except RayTaskError as problem:
-        if isinstance(problem.cause, UserError):
+        if isinstance(problem.cause, UserError | FailedError):
             raise problem.cause from None
         if isinstance(problem.cause, torch.OutOfMemoryError):
             raise _failed(analysis, problem.cause) from None
@@ -209,12 +212,12 @@ def _weights(store: Store, setting: Setting, end: End, file: Weights) -> torch.T
     """One minimum's weights.
 
     Raises:
-        UserError: they are missing, altered or another network's; says which cell's.
+        FailedError: they are missing, altered or another network's; says which cell's.
     """
     try:
         return from_bytes(setting.network, store.read_weights(file.uri, file.sha256))
     except UserError as problem:
-        raise UserError(
+        raise FailedError(
             f"minimum {end} of cell {end.cell_id} (seed {end.seed}): {problem}; put a copy of it"
             " back, or train it again: the same command with another --results"
         ) from None

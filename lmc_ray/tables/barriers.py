@@ -18,8 +18,15 @@ _NOTES = (
     "barrier: highest excess over the straight line between the values at the two ends",
 )
 BENT = (
-    "Bézier curves are trained where a seed's line rises above both its ends, so their means may "
-    "be over fewer seeds than the lines'"
+    "Bézier curves are trained where the error on a seed's line is two points or more above both "
+    "its ends, so their means may be over fewer seeds than the lines'"
+)
+_BETWEEN_SEEDS = (
+    "between two seeds: a line from each seed to the next, so neighbouring ones share a seed"
+)
+_FEWER = (
+    "lines over fewer seeds than were confirmed: in the others a minimum diverged, or they have "
+    "not been measured"
 )
 _PATHS = """
     SELECT path_id, from_minimum, from_task, to_minimum, to_task, curve, control, eval_task,
@@ -119,5 +126,10 @@ def _sheet(rows: list[BarriersRow], last: bool) -> Sheet:
     notes = [group.note] if group.differences else []
     notes += _NOTES if last else ()
     notes += [BENT] if any("bezier" in row.path for row in rows) else []
+    between = [row for row in rows if "other-seed" in row.path or "aligned" in row.path]
+    notes += [_BETWEEN_SEEDS] if between else []
+    lines = [row for row in rows if row not in between and "bezier" not in row.path]
+    if any(row.seeds < len(group.finished) for row in lines):
+        notes.append(_FEWER)
     heading = f"{group.label}: {title(group.runs[0])}"
     return Sheet(heading, (*columns, "connected\nseeds"), cells, notes)

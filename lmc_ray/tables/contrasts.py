@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lmc_ray.statistics import FEWEST_PAIRS, Paired, holm, paired
-from lmc_ray.tables.compare import interval_of, probability
+from lmc_ray.tables.compare import SIGNIFICANT, interval_of, probability
 from lmc_ray.tables.groups import Group, confirmed, title
 from lmc_ray.tables.sheet import NOT_AVAILABLE, Sheet
 
@@ -34,6 +34,10 @@ _CONTRASTS = """
         || ', aligned - as they are', 3, a.to_task, a.loss_barrier, b.loss_barrier
     FROM lines a JOIN lines b USING (path_id, from_cell_id, to_cell_id, eval_task)
     WHERE a.control = 'aligned' AND b.control = 'other-seed'
+    -- Lines lead from each seed to the next: every other one, and no two share a seed.
+    QUALIFY row_number() OVER (
+        PARTITION BY a.from_minimum, a.from_task, a.to_task, eval_task ORDER BY a.from_seed
+    ) % 2 = 1
     UNION ALL
     SELECT '% of the squared way in the ' || directions || ' sharpest directions: to sequential '
         || to_task || ' - to multitask ' || to_task, 4, to_task, 100 * sequential, 100 * multitask
@@ -43,7 +47,7 @@ _CONTRASTS = """
 _NOTES = (
     "differences within seeds, their mean with its 95 % interval; p of the sign-flip test, "
     "corrected by Holm over the lines of this table; effect: mean over standard deviation",
-    "between seeds: each seed and the next, so neighbouring differences share a seed",
+    "between two seeds: every other line from a seed to the next, so that no two share a seed",
 )
 
 
@@ -92,6 +96,12 @@ def contrast_sheet(group: Group, rows: Sequence[Contrast]) -> Sheet:
     notes = [group.note] if group.differences else []
     if any(each.paired.difference.count < FEWEST_PAIRS for each in rows):
         notes.append(f"a sign-flip test needs at least {FEWEST_PAIRS} pairs")
+    pairs = [each.paired.difference.count for each in rows if each.p is not None]
+    if pairs and (lowest := len(pairs) * 2 / 2 ** max(pairs)) >= SIGNIFICANT:
+        notes.append(
+            f"too few seeds for so many tests: none of {len(pairs)} can come below p = "
+            f"{lowest:.2f} with {max(pairs)} pairs; measure fewer paths, or train more seeds"
+        )
     heading = f"within seeds, {group.label}: {title(group.runs[0])}"
     columns = ("", "one", "other", "difference", "95 % interval", "pairs", "p", "effect")
     return Sheet(heading, columns, [_row(each) for each in rows], [*notes, *_NOTES])
