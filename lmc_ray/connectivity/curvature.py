@@ -21,8 +21,8 @@ Product = Callable[[Float[Tensor, "replicas parameters"]], Float[Tensor, "replic
 """A symmetric linear map of each replica's own."""
 
 _BEYOND = 6
-"""Pairs after those asked for that have to be found, too. One that Krylov's space has hardly met yet
-leaves the residuals of the others small, and shows among the next ones first."""
+"""Pairs after those asked for that have to be found, too. One that Krylov's space has hardly met
+yet leaves the residuals of the others small, and shows among the next ones first."""
 
 
 @dataclass(frozen=True)
