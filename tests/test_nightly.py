@@ -359,6 +359,30 @@ def test_a_drop_is_found_told_and_never_becomes_the_rule(laboratory: Laboratory)
     assert laboratory.night("2026-11-24").status == 0
 
 
+@pytest.mark.parametrize("hindered", [{"fails": ["stable-sgd"]}, {"blocks": 4}])
+def test_a_night_that_has_regressed_so_far_is_finished_first(
+    laboratory: Laboratory, hindered: dict[str, Any]
+) -> None:
+    """Schedulers start 4 again, and 3 not; the verdict is stored, and comes at the end."""
+    laboratory.night("2026-11-20")
+    laboratory.accuracy = lambda cell: made_up(cell) - 0.3 * (cell.purpose == "nightly")
+    for name, value in hindered.items():
+        setattr(laboratory, name, value)
+    ended = laboratory.night("2026-11-21")
+    assert ended.status == 4
+    assert "regressed\n" in ended.out
+    assert ended.err.startswith("incomplete: ")
+    (first,) = laboratory.rows("2026-11-21")
+
+    laboratory.fails, laboratory.blocks, laboratory.accuracy = [], None, made_up
+    ended = laboratory.night("2026-11-21")
+    assert ended.status == 3
+    assert {cell.method for cell in laboratory.ran} == {*VALUES} - {first["method"]}
+    verdicts = {row["method"]: row["verdict"] for row in laboratory.rows("2026-11-21")}
+    assert verdicts[first["method"]] == "regressed"
+    assert sorted(verdicts.values()) == ["fine", "regressed"]
+
+
 def test_anchors_alone_find_a_drop(laboratory: Laboratory) -> None:
     for night in ("2026-11-18", "2026-11-19"):
         laboratory.night(night)

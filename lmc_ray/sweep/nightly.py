@@ -43,7 +43,8 @@ def main(
     """Run the nightly script: parse its options, run tonight's cells, print the verdict.
 
     The script's docstring is its help. Exit status: 0 fine, 2 a mistake of the user's (one line on
-    standard error), 3 regressed, 4 incomplete or not possible now (the same command goes on).
+    standard error), 3 regressed, 4 incomplete (whatever has regressed so far) or not possible now:
+    the same command goes on.
 
     Args:
         seeds_per_night: default of --seeds-per-night.
@@ -215,10 +216,10 @@ def main(
             console.out(f"\n{render([night_sheet(rows, last)], 'text')}", end="")
         for problem in problems:
             print(f"incomplete: {problem}: the same command goes on", file=sys.stderr)
+        if problems:  # first: no scheduler starts a night again that has only regressed
+            raise typer.Exit(INCOMPLETE)
         if any(row["verdict"] == "regressed" for row in rows):
             raise typer.Exit(REGRESSED)
-        if problems:
-            raise typer.Exit(INCOMPLETE)
 
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command(help=text)(command)
