@@ -152,5 +152,57 @@ def test_a_job_is_submitted_with_the_token_that_is_there(
     ray.write_text('#!/bin/sh\necho "$RAY_AUTH_MODE" > "$HOME/mode"\n')
     ray.chmod(0o755)
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "RAY": str(ray), **given}
-    subprocess.run(["sh", FOLDER / "submit.sh"], check=True, timeout=60, env=environment)
+    command = ["sh", FOLDER / "submit.sh", "--sweep", "mine"]
+    subprocess.run(command, check=True, timeout=60, env=environment)
     assert (tmp_path / "mode").read_text() == f"{mode}\n"
+
+
+def submitted(folder: Path, *options: str) -> "subprocess.CompletedProcess[str]":
+    """submit.sh with options, and with a `ray` that knows no job and tells what it is given."""
+    ray = folder / "ray"
+    ray.write_text('#!/bin/sh\n[ "$2" = status ] && exit 1\necho "$@"\n')
+    ray.chmod(0o755)
+    return subprocess.run(
+        ["sh", FOLDER / "submit.sh", *options],
+        env={"PATH": "/usr/bin:/bin", "HOME": str(folder), "RAY": str(ray)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ((), "add --sweep NAME"),
+        (("--results", "/srv/results"), "add --sweep NAME"),
+        (("--sweep", ""), "add --sweep NAME"),
+        (("--sweep", "mine", "--pinned", "my.toml"), "--pinned 'my.toml' names nothing"),
+        (("--pinned=my.toml", "--sweep", "mine"), "--pinned 'my.toml' names nothing"),
+        (("--sweep=mine", "--results", "results"), "--results 'results' names nothing"),
+        (("--sweep=mine", "--results="), "--results '' names nothing"),
+        (("--sweep=mine", "--data", "s3://images"), "--data 's3://images' names nothing"),
+        (("--sweep=mine", "--data=../images"), "--data '../images' names nothing"),
+    ],
+)
+def test_a_night_that_could_not_run_is_not_submitted(
+    tmp_path: Path, options: tuple[str, ...], says: str
+) -> None:
+    done = submitted(tmp_path, *options)
+    assert (done.returncode, done.stdout) == (2, ""), done
+    assert done.stderr.startswith("submit.sh: error: ")
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_jobs_of_two_roots_have_two_names(tmp_path: Path) -> None:
+    roots = ("s3://bucket/one", "s3://bucket/two", "/srv/results", "~/results", "s3://bucket/one")
+    jobs: list[str] = []
+    for root in roots:
+        done = submitted(tmp_path, "--results", root, "--sweep", "mine", "--data=/srv/images")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.endswith(f" --results {root} --sweep mine --data=/srv/images\n")
+        jobs += re.findall(r"--submission-id (nightly-mine-\d{4}-\d\d-\d\d-\w+) ", done.stdout)
+    assert len(jobs) == len(roots)
+    assert len(set(jobs)) == len(set(roots))
+    assert jobs[0] == jobs[-1]
