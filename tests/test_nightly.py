@@ -359,6 +359,30 @@ def test_a_drop_is_found_told_and_never_becomes_the_rule(laboratory: Laboratory)
     assert laboratory.night("2026-11-24").status == 0
 
 
+@pytest.mark.parametrize("hindered", [{"fails": ["stable-sgd"]}, {"blocks": 4}])
+def test_a_night_that_has_regressed_so_far_is_finished_first(
+    laboratory: Laboratory, hindered: dict[str, Any]
+) -> None:
+    """Schedulers start 4 again, and 3 not; the verdict is stored, and comes at the end."""
+    laboratory.night("2026-11-20")
+    laboratory.accuracy = lambda cell: made_up(cell) - 0.3 * (cell.purpose == "nightly")
+    for name, value in hindered.items():
+        setattr(laboratory, name, value)
+    ended = laboratory.night("2026-11-21")
+    assert ended.status == 4
+    assert "regressed\n" in ended.out
+    assert ended.err.startswith("incomplete: ")
+    (first,) = laboratory.rows("2026-11-21")
+
+    laboratory.fails, laboratory.blocks, laboratory.accuracy = [], None, made_up
+    ended = laboratory.night("2026-11-21")
+    assert ended.status == 3
+    assert {cell.method for cell in laboratory.ran} == {*VALUES} - {first["method"]}
+    verdicts = {row["method"]: row["verdict"] for row in laboratory.rows("2026-11-21")}
+    assert verdicts[first["method"]] == "regressed"
+    assert sorted(verdicts.values()) == ["fine", "regressed"]
+
+
 def test_anchors_alone_find_a_drop(laboratory: Laboratory) -> None:
     for night in ("2026-11-18", "2026-11-19"):
         laboratory.night(night)
@@ -639,6 +663,41 @@ def test_a_night_whose_root_is_away_is_to_be_started_again(
     assert re.fullmatch("nightly: error: cannot .* bucket/results.*\n", ended.err)
 
 
+@pytest.mark.parametrize("root", ["empty", "nowhere", "file://{}/empty"])
+def test_a_root_that_may_not_be_mounted_yet(
+    laboratory: Laboratory, tmp_path: Path, root: str
+) -> None:
+    """As where a machine that was off at night comes up: the empty folder is a mount point."""
+    (tmp_path / "empty").mkdir()
+    before = files(tmp_path)
+    ended = laboratory.execute("--results", root.format(tmp_path), "--sweep", "mine")
+    assert ended.status == 4, ended
+    assert re.fullmatch(
+        "nightly: error: no results in .*: .* may not be mounted yet; .*\n", ended.err
+    )
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("options", [(), ("--pinned", "pinned.toml")])
+def test_images_that_cannot_be_downloaded_now(
+    laboratory: Laboratory,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    options: tuple[str, ...],
+) -> None:
+    monkeypatch.setenv("LMC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr("torchvision.datasets.MNIST.mirrors", ["http://127.0.0.1:1/"])
+    mnist = replace(place(), benchmark="rotated-mnist")
+    laboratory.confirm(replace(confirmed("mcsgd", 0), place=mnist), sweep="mnist")
+    (tmp_path / "pinned.toml").write_text(
+        '[[configurations]]\nmethod = "mcsgd"\nbenchmark = "rotated-mnist"\n'
+    )
+    ended = laboratory.night("2026-11-20", *options, sweep="mnist")
+    assert ended.status == 4, ended
+    assert re.fullmatch(r"nightly: error: .*cannot download mnist .*\n", ended.err)
+
+
 def test_links_in_the_root_stay_as_the_user_has_them(laboratory: Laboratory) -> None:
     """Other nodes may have none: they mount what the user names."""
     link = laboratory.root.with_name("link")
@@ -714,6 +773,32 @@ def test_a_clock_that_jumps_back(laboratory: Laboratory, tmp_path: Path) -> None
     assert files(laboratory.root) == before
 
 
+def test_nights_of_a_clock_that_was_ahead_are_left_out(
+    laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told every night; their seeds are theirs, for the day comes when they are earlier ones."""
+    laboratory.night("2026-11-19")
+    with monkeypatch.context() as ahead:
+        ahead.setattr("lmc_ray.sweep.nightly._today", lambda: "2026-11-22")
+        laboratory.accuracy = worse("mcsgd", 0.2)
+        assert laboratory.night("2026-11-22").status == 3
+    monkeypatch.setattr("lmc_ray.sweep.nightly._today", lambda: "2026-11-20")
+    laboratory.accuracy = made_up
+    for ran in (16, 0):
+        ended = laboratory.night("2026-11-20")
+        assert ended.status == 0, ended
+        assert ended.err == (
+            "left out, for today is 2026-11-20 (UTC) and a clock was ahead: mine-nightly of"
+            " 2026-11-22\n"
+        )
+        assert len(laboratory.ran) == ran
+    assert {row["earlier_seeds"] for row in laboratory.rows("2026-11-20")} == {10}
+    seeds = laboratory.query("SELECT method, seed FROM runs WHERE purpose = 'nightly'")
+    fresh = [each for each in seeds if each[1] >= FRESH_SEEDS_FROM]
+    assert len(set(fresh)) == len(fresh) == 2 * 3 * 5
+    laboratory.night("2026-11-19").refused("finish that night with --night 2026-11-20$")
+
+
 def test_another_sweeps_nights_have_a_clock_of_their_own(laboratory: Laboratory) -> None:
     laboratory.confirm(*(confirmed("mcsgd", seed) for seed in range(5)), sweep="other")
     assert laboratory.night("2026-11-20", sweep="other").status == 0
@@ -746,8 +831,10 @@ def test_a_night_that_ran_another_configuration_says_so(
 def test_a_root_without_confirmed_cells(laboratory: Laboratory, tmp_path: Path) -> None:
     search = replace(confirmed("mcsgd", SEARCH_SEEDS_FROM), purpose="search", path_points=0)
     laboratory.confirm(search, sweep="searching")
+    (tmp_path / "emptied").mkdir()
+    plant_flag(str(tmp_path / "emptied"))
     before = files(tmp_path)
-    script(tmp_path, "--results", "nowhere", "--sweep", "mine").refused("no results in nowhere")
+    laboratory.execute("--results", "emptied", "--sweep", "mine").refused("no results in emptied")
     script(tmp_path, "--results", "results", "--sweep", "searching").refused(
         "sweep 'searching' has no confirmed configuration: let it finish"
     )

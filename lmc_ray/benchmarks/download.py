@@ -4,14 +4,15 @@ from functools import partial
 from pathlib import Path
 
 from lmc_ray.benchmarks import cache
-from lmc_ray.errors import UserError
+from lmc_ray.errors import UnavailableError
 
 
 def downloaded(word: str) -> Path:
     """The folder with torchvision's own folder of source `word`, downloaded if it is not there.
 
     Raises:
-        UserError: the download failed.
+        UserError: the cache folder cannot be written.
+        UnavailableError: the download failed; the same may do later.
     """
     folder = cache.root() / "downloads" / word
     return cache.read_or_build(folder, partial(Path.resolve, strict=True), partial(_download, word))
@@ -29,7 +30,7 @@ def _download(word: str, folder: Path) -> None:
     try:
         kinds[word](folder, download=True)
     except (OSError, RuntimeError) as error:
-        raise UserError(
+        raise UnavailableError(
             f"cannot download {word} ({' '.join(str(error).split())}); connect to the internet, or "
             "name a folder that has it with --data (LMC_DATA)"
         ) from error

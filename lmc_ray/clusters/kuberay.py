@@ -147,7 +147,8 @@ def _check_cron(document: Document) -> None:
     if spec.get("concurrencyPolicy") != "Forbid":
         document.add(
             ("spec", "concurrencyPolicy"),
-            "two nights could run at a time: concurrencyPolicy: Forbid",
+            "two pods could create objects at a time: concurrencyPolicy: Forbid (what they create"
+            " runs on: end a RayJob with its activeDeadlineSeconds)",
         )
     if len(str(spec["schedule"]).split()) != 5:
         document.add(

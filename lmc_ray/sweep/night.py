@@ -120,13 +120,16 @@ class History:
         self.cells = {row["cell_id"]: row for row in _rows(database, sql, sweep, nightly)}
 
     def fresh_seeds(self, night: str, count: int) -> range:
-        """The seeds of a night: the same whenever it is started again."""
-        earlier = [
+        """The seeds of a night: the same whenever it is started again.
+
+        New also beside nights to come, of a clock that was ahead: one day they are earlier ones.
+        """
+        other = [
             row["seed"]
             for row in self.cells.values()
-            if row["purpose"] == "nightly" and row["night"] < night
+            if row["purpose"] == "nightly" and row["night"] != night
         ]
-        return fresh_seeds((seed for seed in earlier if seed >= FRESH_SEEDS_FROM), count)
+        return fresh_seeds((seed for seed in other if seed >= FRESH_SEEDS_FROM), count)
 
     def judged(self, night: str) -> list[Row]:
         """The rows of a night."""

@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pyarrow.fs import LocalFileSystem
 from rich.console import Console
 
 from lmc_ray.command import run
-from lmc_ray.errors import FailedError, UserError, unknown
+from lmc_ray.errors import FailedError, UnavailableError, UserError, unknown
 from lmc_ray.interrupts import INTERRUPT
 from lmc_ray.learners.hyperparameters import batches_of
 from lmc_ray.store import Store, check_sweep_name
+from lmc_ray.store.files import open_root
+from lmc_ray.store.presence import check_flag
 from lmc_ray.sweep.backoff import until_written
 from lmc_ray.sweep.cluster import connect
 from lmc_ray.sweep.declared import Study
@@ -43,7 +46,8 @@ def main(
     """Run the nightly script: parse its options, run tonight's cells, print the verdict.
 
     The script's docstring is its help. Exit status: 0 fine, 2 a mistake of the user's (one line on
-    standard error), 3 regressed, 4 incomplete or not possible now (the same command goes on).
+    standard error), 3 regressed, 4 incomplete (whatever has regressed so far) or not possible now:
+    the same command goes on.
 
     Args:
         seeds_per_night: default of --seeds-per-night.
@@ -215,10 +219,10 @@ def main(
             console.out(f"\n{render([night_sheet(rows, last)], 'text')}", end="")
         for problem in problems:
             print(f"incomplete: {problem}: the same command goes on", file=sys.stderr)
+        if problems:  # first: no scheduler starts a night again that has only regressed
+            raise typer.Exit(INCOMPLETE)
         if any(row["verdict"] == "regressed" for row in rows):
             raise typer.Exit(REGRESSED)
-        if problems:
-            raise typer.Exit(INCOMPLETE)
 
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command(help=text)(command)
@@ -231,12 +235,16 @@ def _tonight(night: str | None) -> str:
     Raises:
         UserError: it is no date, or has not come yet: all nights until then would be refused.
     """
-    today = dt.datetime.now(dt.UTC).date().isoformat()
+    today = _today()
     if night is None:
         return today
     if _date("night", night) > today:
         raise UserError(f"--night {night} has not come yet: today is {today} (UTC)")
     return night
+
+
+def _today() -> str:
+    return dt.datetime.now(dt.UTC).date().isoformat()
 
 
 def _date(option: str, text: str) -> str:
@@ -255,33 +263,60 @@ def _configurations(
 
     Raises:
         UserError: nothing is confirmed, or the file of pinned configurations does not fit.
+        UnavailableError: a local root holds nothing at all, or images cannot be downloaded now.
     """
     if pinned is not None:
         return read_pinned(pinned, data)
     known = store.sweeps()
     if not known:
-        raise UserError(
-            f"no results in {store.root}: give the root of a sweep that has confirmed its best, or"
-            " write down with --pinned what to run"
+        advice = (
+            "give the root of a sweep that has confirmed its best, or write down with --pinned"
+            " what to run"
         )
+        if _may_be_mounted_later(store.root):
+            raise UnavailableError(
+                f"no results in {store.root}: its file system may not be mounted yet; else {advice}"
+            )
+        raise UserError(f"no results in {store.root}: {advice}")
     if sweep not in known:
         raise unknown("sweep", sweep, known)
     with store.database(sweep) as database:
         return confirmed_best(database, sweep, data)
 
 
+def _may_be_mounted_later(root: str) -> bool:
+    """Whether a root is on this machine, and without the flag that a sweep plants there."""
+    if not isinstance(open_root(root)[0], LocalFileSystem):
+        return False
+    try:
+        check_flag(root)
+    except FileNotFoundError:
+        return True
+    return False
+
+
 def _check_clock(history: History, nightly: str, tonight: str) -> None:
     """Nights go forward only: seeds and comparisons hang on what came before.
+
+    Nights to come, of a clock that was ahead, are left out: no night is compared with a later one.
 
     Raises:
         UserError: there is a later night.
     """
     rows = (*history.nights, *history.cells.values())
-    newest = max((row["night"] for row in rows if row["night"]), default=tonight)
+    nights = sorted({row["night"] for row in rows if row["night"]})
+    today = _today()
+    newest = max((night for night in nights if night <= today), default=tonight)
     if tonight < newest:
         raise UserError(
             f"night {tonight} is before the newest one of {nightly}, {newest}: set the clock"
             f" right, or finish that night with --night {newest}"
+        )
+    if ahead := [night for night in nights if night > today]:
+        print(
+            f"left out, for today is {today} (UTC) and a clock was ahead: {nightly} of"
+            f" {', '.join(ahead)}",
+            file=sys.stderr,
         )
 
 

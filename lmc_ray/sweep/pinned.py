@@ -73,6 +73,7 @@ def confirmed_best(
 
     Raises:
         UserError: nothing is confirmed, or the images are others now.
+        UnavailableError: the images cannot be downloaded now.
     """
     searched = _validation_accuracies(database)
 
@@ -101,6 +102,7 @@ def read_pinned(path: Path, data: str | None) -> list[Pinned]:
 
     Raises:
         UserError: the file cannot be read, or a configuration in it does not fit.
+        UnavailableError: the images cannot be downloaded now.
     """
     try:
         text = path.read_text()
@@ -124,7 +126,7 @@ def read_pinned(path: Path, data: str | None) -> list[Pinned]:
             if pinned.key in {other.key for other in found}:
                 raise UserError("its method and benchmark have one already")
         except UserError as problem:
-            raise UserError(f"{path}, configuration {number}: {problem}") from None
+            raise type(problem)(f"{path}, configuration {number}: {problem}") from None
         found.append(pinned)
     return found
 
@@ -161,7 +163,7 @@ def _from_cell(specification: dict[str, Any], sweep: str, data: str | None) -> P
             classes_per_task=place.classes_per_task,
         )
     except UserError as problem:
-        raise UserError(
+        raise type(problem)(  # a download that failed may do later
             f"the images of {place.benchmark} that sweep '{sweep}' has seen are not found: give"
             f" their folder with --data ({problem})"
         ) from None
