@@ -192,7 +192,7 @@ def test_a_night_as_a_job_and_the_same_again(root: Path, head: dict[str, str]) -
     assert "is known already" in again.stdout
     ray = Path(sys.executable).parent / "ray"
     night = time.strftime("%Y-%m-%d", time.gmtime())
-    job = f"nightly-mine-{night}"
+    (job,) = re.findall(rf"nightly-mine-{night}-\d+(?= is known already)", again.stdout)
 
     def status() -> str:
         command = [ray, "job", "status", job]

@@ -410,6 +410,7 @@ def test_gpus_that_are_yet_to_be_launched(machine: Machine) -> None:
             lambda: "{'CPU': 1.0, 'GPU': 0.25}" in machine.run(*look), "no GPU was asked for"
         )
         assert not list(results.rglob("runs/**/*.parquet")), "the head trained"
+        wait_until(lambda: "has 0 CPUs and 0 GPUs now" in log.read_text(), "it does not say so")
         machine.begin(*start, "--address=127.0.0.1:6379", "--num-cpus=4", "--num-gpus=1")
         assert process.wait(PATIENCE) == 0, log.read_text()
         with Store(str(results)).database() as database:

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -10,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import ray
 from ray import tune
 from ray.tune import (
     Callback,
@@ -40,6 +42,9 @@ from lmc_ray.sweep.progress import Progress
 from lmc_ray.sweep.study import Protocol, StudyRun, titles
 from lmc_ray.sweep.trainable import StackTrainable, Workplace
 from lmc_ray.training import chance_accuracy
+
+IDLE = 30.0
+"""Seconds without a trial at work after which a sweep on a cluster says that it waits."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +169,10 @@ def _run(
             several=several,
         )
         conductor.start()
-        problem = None if INTERRUPT.seen else _tune(conductor, workplace, machines)
+        callbacks: list[Callback] = [_Log(conductor), _Forget()]
+        if resources.joined:
+            callbacks.append(_Idle(progress.hindered))
+        problem = None if INTERRUPT.seen else _tune(conductor, workplace, machines, callbacks)
     if conductor.problem:
         raise conductor.problem
     if conductor.failed:
@@ -177,7 +185,10 @@ def _run(
 
 
 def _tune(
-    conductor: Conductor, workplace: Workplace, machines: Mapping[str, Machine]
+    conductor: Conductor,
+    workplace: Workplace,
+    machines: Mapping[str, Machine],
+    callbacks: list[Callback],
 ) -> BaseException | None:
     """Let Tune work through the conductor's packs; the error of one that failed for good."""
     # Tune would put credentials into its actors' runtime environment, and Ray writes that to its
@@ -204,7 +215,7 @@ def _tune(
                 failure_config=FailureConfig(max_failures=MAX_FAILURES),
                 checkpoint_config=CheckpointConfig(checkpoint_at_end=False),
                 stop=_Stop(conductor),
-                callbacks=[_Log(conductor), _Forget()],
+                callbacks=callbacks,
                 verbose=0,
             ),
         )
@@ -261,6 +272,36 @@ class _Log(Callback):
         reason = lines[-1] if any("Traceback" in line for line in lines) else lines[0]
         for block in trial.config["pack"].blocks:
             tell_block("tried again", block, f"{failures}: {reason}")
+
+
+class _Idle(Callback):
+    """Says so when nothing is at work: a cluster may never get the machines that it waits for."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say, self._at_work, self._since = say, set[str](), time.monotonic()
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A worker has taken the pack up."""
+        self._at_work.add(trial.trial_id)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """It has come to its end."""
+        self._at_work.discard(trial.trial_id)
+
+    on_trial_recover = on_trial_error = on_trial_complete
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Called by Tune again and again."""
+        if self._at_work:
+            self._since = time.monotonic()
+        elif time.monotonic() - self._since > IDLE:
+            now = ray.cluster_resources()
+            self._say(
+                f"waiting for machines: no trial is at work, and the cluster has"
+                f" {now.get('CPU', 0):g} CPUs and {now.get('GPU', 0):g} GPUs now (`ray status`"
+                " on its head says what is asked for, and why it does not come)"
+            )
+            self._since = time.monotonic()
 
 
 class _Forget(Callback):
