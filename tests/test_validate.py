@@ -204,6 +204,32 @@ def test_a_command_that_no_shell_reads(check: Check) -> None:
     assert [(at, "bash cannot read" in said) for at, said in check(text)] == [(line, True)]
 
 
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ('"a\\0b"', "a NUL character"),
+        ('"\\uD800"', ""),  # half a character: told by whoever runs it
+        ('"cat <<END\\nx\\n"', "here-document"),
+        ('"cat <<END\\nx\\nEND"', "here-document"),  # Ray's bracket would follow on the line
+        ('"cat <<END\\nx\\nEND\\n"', ""),
+        ('"true  # a remark"', "unexpected end of file: end it with a line break"),
+        ('"true  # a remark\\n"', ""),
+        ('"echo it\'s"', "unexpected EOF"),
+        ('"true)"', "syntax error"),
+    ],
+)
+def test_a_command_as_ray_runs_it(check: Check, command: str, says: str) -> None:
+    text = GPU.read_text() + f"initialization_commands:\n  - {command}\n"
+    found = check(text)
+    assert [line for line, _ in found] == ([len(text.splitlines())] if says else [])
+    assert all(says in message for _, message in found), found
+
+
+def test_how_bash_speaks_here_is_no_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LC_ALL", "nowhere.UTF-8")
+    assert validate(GPU) == []
+
+
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """Where everything stands in a YAML document."""
     yield path
@@ -230,8 +256,11 @@ EVERYWHERE = [
 ]
 
 
+ODD = [None, 4, "8", "\0", "\ud800", [], {}, [None], {"a": None}]
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.sampled_from(EVERYWHERE), st.sampled_from([None, 4, "8", [], {}, [None], {"a": None}]))
+@given(st.sampled_from(EVERYWHERE), st.sampled_from(ODD))
 def test_no_value_is_so_odd_that_nothing_is_said_in_lines(
     check: Check, place: tuple[Path, int, tuple[Any, ...]], odd: Any
 ) -> None:
@@ -359,6 +388,49 @@ def test_secrets_in_a_file(check: Check) -> None:
     found = check(text)
     assert [line for line, _ in found] == [line_of(text, "AWS_SECRET")]
     assert "abc" not in found[0][1]
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "says"),
+    [
+        ("export LMC_RESULTS=", "#export LMC_RESULTS=", "LMC_RESULTS is set on no node"),
+        ("export LMC_DATA=", "# LMC_DATA=", "LMC_DATA is set on no node"),
+        ("export RAY_AUTH_MODE=", "# export RAY_AUTH_MODE=", "RAY_AUTH_MODE is set on no node"),
+        ("MODE=token\n", "MODE=token\n    unset RAY_AUTH_MODE\n", "is set on no node"),
+        ("MODE=token\n", "MODE=token\n    unset A RAY_AUTH_MODE\n", "undoes what was set"),
+        ("export LMC_MAX_CPUS=", "# export LMC_MAX_CPUS=", "LMC_MAX_CPUS is not set"),
+        ("    grep -qs lmc", "    # grep -qs lmc", "lost when the command ends"),
+        (" >> ~/.bashrc", "; . ~/.bashrc", "lost when the command ends"),
+        ("- ~/lmc-env/bin/python -m pip", "- |\n    true  # python -m pip", "no command installs"),
+    ],
+)
+def test_what_is_commented_out_or_undone_is_not_set(
+    check: Check, right: str, wrong: str, says: str
+) -> None:
+    text = GPU.read_text()
+    assert right in text
+    found = check(text.replace(right, wrong))
+    assert any(says in message for _, message in found), found
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "echo 'export LMC_DATA=/data  # here' >> ~/.lmc-ray.sh",
+        "unset LMC_DATA; export LMC_DATA=/data",
+        'echo "a # b"; export LMC_DATA=/data',
+        "echo a#b; export LMC_DATA=/data",
+    ],
+)
+def test_what_is_set_beside_a_remark(check: Check, line: str) -> None:
+    assert check(GPU.read_text().replace("export LMC_DATA=$HOME/lmc-data", line)) == []
+
+
+def test_a_secret_in_a_comment(check: Check) -> None:
+    text = GPU.read_text().replace(
+        "    export LMC_DATA", "    # AWS_SESSION_TOKEN=a\n    export LMC_DATA"
+    )
+    assert [line for line, _ in check(text)] == [line_of(text, "AWS_SESSION")]
 
 
 def test_variables_of_the_head_only(check: Check) -> None:
