@@ -302,6 +302,66 @@ def test_all_findings_at_once(check: Check) -> None:
         assert f"'{word}'" in says
 
 
+@pytest.mark.parametrize(
+    ("file", "right", "wrong", "says", "where"),
+    [
+        (ONPREM, ".11, 192.168.1.12", ".11, 192.168.1.11", ".11 stands twice", "worker_ips"),
+        (ONPREM, ".11, 192.168.1.12", ".11, 192.168.1.10", ".10 is the head", "worker_ips"),
+        (ONPREM, "--head ", "", "a `ray start` with --head,", "head_start"),
+        (
+            ONPREM,
+            " --autoscaling-config=~/ray_boot",
+            " #",
+            "with --autoscaling-config",
+            "head_start",
+        ),
+        (GPU, "ray start --address=$RAY_HEAD_IP:6379 ", "ray start ", "--address", "worker_start"),
+        (GPU, "; ray start --address", "; # ray start --address", "--address", "worker_start"),
+        (
+            GPU,
+            "user: ubuntu\n",
+            "user: ubuntu\n  ssh_private_key: ~/k\n",
+            "no KeyName",
+            "node_config",
+        ),
+        (
+            GPU,
+            "region: us-west-2\n",
+            "region: us-west-2\n  availability_zone: us-west-2a, us-east-1b\n",
+            "us-east-1b is not in the region us-west-2",
+            "availability_zone",
+        ),
+    ],
+)
+def test_with_what_no_cluster_comes_up(
+    check: Check, file: Path, right: str, wrong: str, says: str, where: str
+) -> None:
+    text = file.read_text()
+    assert right in text
+    text = text.replace(right, wrong)
+    found = check(text)
+    line = next(i for i, each in enumerate(text.splitlines(), 1) if each.strip().startswith(where))
+    assert any(at == line and says in message for at, message in found), found
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("user: ubuntu\n", "user: ubuntu\n  ssh_private_key: ~/k\n"),
+        ("region: us-west-2\n", "region: us-west-2\n  availability_zone: us-west-2a,us-west-2b\n"),
+        ("ray start --address=$RAY_HEAD_IP:6379 ", "ray start --address $RAY_HEAD_IP:6379 "),
+        ("ulimit -n 65536; ray start --address=", "~/start-worker.sh "),
+    ],
+)
+def test_with_what_one_does(check: Check, right: str, wrong: str) -> None:
+    text = GPU.read_text()
+    assert right in text
+    text = text.replace(right, wrong)
+    if "private_key" in wrong:
+        text = text.replace("node_config:\n", "node_config:\n      KeyName: mine\n")
+    assert check(text) == []
+
+
 # What would be dangerous, or silently not work
 
 

@@ -20,6 +20,11 @@ LISTS = (
 _QUOTE_OR_COMMENT = re.compile(
     r"""\\.|'[^']*'|"(?:\\.|[^"\\])*"|(?:^|(?<=[\s;&|()]))\#[^\n]*""", re.DOTALL | re.MULTILINE
 )
+START = {
+    "head_start_ray_commands": ("--head", "--autoscaling-config"),
+    "worker_start_ray_commands": ("--address",),
+}
+"""What `ray start` must be told, so that workers come."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -38,12 +43,21 @@ def check_commands(document: Document, effective: dict[str, Any]) -> None:
             advice = "" if _misread(bash, command + "\n") else ": end it with a line break (`- |`)"
             said = f"bash cannot read the command as Ray runs it, `… && (it)`: {said}{advice}"
             document.add(path, said)
-    for key in ("head_start_ray_commands", "worker_start_ray_commands"):
+    for key, needed in START.items():
         given = effective.get(key)
-        listed: list[Any] = given if isinstance(given, list) else []
+        listed = (
+            [each for each in given if isinstance(each, str)] if isinstance(given, list) else []
+        )
         for index, command in enumerate(listed):
-            if isinstance(command, str):
-                _check_ray(document, (key, index), command)
+            _check_ray(document, (key, index), command)
+        words = [
+            word for command in listed for call in _calls(command, "ray", "start") for word in call
+        ]
+        if not words and any(re.search("start|/", uncommented(each)) for each in listed):
+            continue  # a script, or a shell in quotes, may start Ray
+        for option in needed if effective.get("max_workers") != 0 else ():
+            if option not in [word.partition("=")[0] for word in words]:
+                document.add((key,), f"{key} need a `ray start` with {option}, or no worker joins")
 
 
 def commands(config: dict[str, Any]) -> Iterator[tuple[Path, str]]:
