@@ -351,6 +351,11 @@ def test_with_what_no_cluster_comes_up(
         ("region: us-west-2\n", "region: us-west-2\n  availability_zone: us-west-2a,us-west-2b\n"),
         ("ray start --address=$RAY_HEAD_IP:6379 ", "ray start --address $RAY_HEAD_IP:6379 "),
         ("ulimit -n 65536; ray start --address=", "~/start-worker.sh "),
+        (
+            "ray start --address=$RAY_HEAD_IP:6379",
+            "bash -c 'ray start --address=$RAY_HEAD_IP:6379'",
+        ),
+        ("- ~/lmc-env/bin/python -m pip install", "- cd ~/lmc-ray && pip install . #"),
     ],
 )
 def test_with_what_one_does(check: Check, right: str, wrong: str) -> None:
@@ -360,6 +365,12 @@ def test_with_what_one_does(check: Check, right: str, wrong: str) -> None:
     if "private_key" in wrong:
         text = text.replace("node_config:\n", "node_config:\n      KeyName: mine\n")
     assert check(text) == []
+
+
+def test_no_start_commands_are_those_of_ray(check: Check) -> None:
+    text = GPU.read_text().replace("  region:", "  rgion:")
+    text = text[: text.index("# Ray's own defaults")]
+    assert [line for line, _ in check(text)] == [line_of(text, "provider:"), line_of(text, "rgion")]
 
 
 # What would be dangerous, or silently not work

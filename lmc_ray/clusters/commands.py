@@ -45,19 +45,12 @@ def check_commands(document: Document, effective: dict[str, Any]) -> None:
             document.add(path, said)
     for key, needed in START.items():
         given = effective.get(key)
-        listed = (
-            [each for each in given if isinstance(each, str)] if isinstance(given, list) else []
-        )
-        for index, command in enumerate(listed):
-            _check_ray(document, (key, index), command)
-        words = [
-            word for command in listed for call in _calls(command, "ray", "start") for word in call
-        ]
-        if not words and any(re.search("start|/", uncommented(each)) for each in listed):
-            continue  # a script, or a shell in quotes, may start Ray
-        for option in needed if effective.get("max_workers") != 0 else ():
-            if option not in [word.partition("=")[0] for word in words]:
-                document.add((key,), f"{key} need a `ray start` with {option}, or no worker joins")
+        if isinstance(given, list):
+            listed = [(i, each) for i, each in enumerate(given) if isinstance(each, str)]
+            for index, command in listed:
+                _check_ray(document, (key, index), command)
+            if effective.get("max_workers") != 0:
+                _check_start(document, key, "\n".join(each for _, each in listed), needed)
 
 
 def commands(config: dict[str, Any]) -> Iterator[tuple[Path, str]]:
@@ -118,6 +111,15 @@ def _check_ray(document: Document, path: Path, command: str) -> None:
                         "--dashboard-host=127.0.0.1 in head_start_ray_commands and look with "
                         "`ray dashboard` (a tunnel)",
                     )
+
+
+def _check_start(document: Document, key: str, script: str, needed: tuple[str, ...]) -> None:
+    words = [word.partition("=")[0] for call in _calls(script, "ray", "start") for word in call]
+    if not words and re.search("start|/", uncommented(script)):
+        return  # a script, or a shell in quotes, may start Ray
+    for option in needed:
+        if option not in words:
+            document.add((key,), f"{key} need a `ray start` with {option}, or no worker joins")
 
 
 def _calls(command: str, *begin: str) -> Iterator[list[str]]:

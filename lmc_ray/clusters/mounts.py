@@ -74,6 +74,6 @@ def _check_package(document: Document, mounts: dict[Any, Any]) -> None:
             message = f"pip looks for {folder}/{name}, not for {there[name]}"
             document.add(("file_mounts", str(there[name])), message)
     said = [uncommented(text) for _, text in texts(document.value.get("setup_commands"))]
-    installs = re.compile(rf"pip install [^\n;&|]*{re.escape(folder)}/?(?![\w/.-])")  # not its lock
-    if not any(installs.search(text) for text in said):
+    here = re.compile(rf"{re.escape(folder)}/?(?![\w/.-])")  # and not only its lock
+    if not any("pip install" in text and here.search(text) for text in said):
         document.add(("setup_commands",), f"no command installs the package from {folder} with pip")
