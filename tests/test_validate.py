@@ -288,6 +288,173 @@ def test_what_people_forget_in_manifests(
     assert says in " ".join(message for _, message in check(text.replace(right, wrong)))
 
 
+VOLUME = "volumeMounts: [{name: d, mountPath: /d}]\n            image: lmc"
+JOB = """
+apiVersion: batch/v1
+kind: Job
+metadata: {name: once}
+spec: {template: {spec: {restartPolicy: Never, containers: [{name: c, image: i}]}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("file", "right", "wrong", "says"),
+    [
+        ("raycluster", 'num-cpus: "0"', "num-cpus: 0", "rayStartParams.num-cpus must be a text"),
+        ("raycluster", '"2.60.0"', "2.60", "rayVersion must be a text: quote it"),
+        (
+            "raycluster",
+            "image: lmc",
+            "env: [{name: A, value: 1}]\n            image: lmc",
+            "value must",
+        ),
+        (
+            "raycluster",
+            "{name: lmc-ray}\nspec",
+            "{name: a, labels: {b: 1}}\nspec",
+            "labels.b must be a",
+        ),
+        (
+            "raycluster",
+            "{name: lmc-ray}\nspec",
+            "{name: a, annotations: {b: on}}\nspec",
+            "annotations.b",
+        ),
+        ("raycluster", "maxReplicas: 8", 'maxReplicas: "8"', "maxReplicas must be a whole number"),
+        ("raycluster", "maxReplicas: 8", "maxReplicas: 8.5", "maxReplicas must be a whole number"),
+        ("raycluster", "minReplicas: 0", "minReplicas: true", "minReplicas must be a whole number"),
+        (
+            "raycluster",
+            "minReplicas: 0",
+            "minReplicas: 9",
+            "from minReplicas (9) to maxReplicas (8)",
+        ),
+        ("raycluster", "minReplicas: 0", "minReplicas: -1", "from minReplicas (-1) to"),
+        ("raycluster", "image: lmc", VOLUME, "volumeMounts: no volume 'd'"),
+        ("raycluster", "name: ray-head", "name: ray_head", "name 'ray_head': take lower-case"),
+        ("raycluster", "{name: lmc-ray}\nspec", "{name: 1st}\nspec", "name '1st': take"),
+        ("raycluster", "{name: lmc-ray}\nspec", f"{{name: {'a' * 54}}}\nspec", "54 characters, 53"),
+        ("rayjob", "{name: lmc-mcsgd}", f"{{name: {'a' * 48}}}", "48 characters, 47 at most"),
+        ("rayjob", "Finishes: true", "Finishes: false", "needs shutdownAfterJobFinishes: true"),
+        ("rayjob", "  shutdownAfterJobFinishes: true", "  #", "needs shutdownAfterJobFinishes"),
+        ("nightly-cronjob", "30 1 * * *", "60 1 * * *", "minute '60' is not within 0-59"),
+        ("nightly-cronjob", "30 1 * * *", "30 1 0 * *", "day '0' is not within 1-31"),
+        ("nightly-cronjob", "30 1 * * *", "30 1 * * 7", "weekday '7' is not within 0-6"),
+        ("nightly-cronjob", "30 1 * * *", "30 5-1 * * *", "hour '5-1'"),
+        ("nightly-cronjob", "30 1 * * *", "*/0 1 * * *", "minute '*/0'"),
+        ("nightly-cronjob", "30 1 * * *", "30 1 * *", "five fields"),
+        ("nightly-cronjob", "Etc/UTC", "Europe/Berln", "did you mean 'Europe/Berlin'"),
+        ("nightly-cronjob", "restartPolicy: Never", "restartPolicy: Always", "Never or OnFailure"),
+        ("nightly-cronjob", "          restartPolicy: Never\n", "", "Never or OnFailure"),
+        ("nightly-cronjob", "- name: manifests\n", "- name: manifest\n", "did you mean 'manifest'"),
+        ("nightly-cronjob", "minReplicas: 0", "minReplicas: 9", "from minReplicas (9)"),
+    ],
+)
+def test_what_kubernetes_or_kuberay_refuses(
+    check: Check, file: str, right: str, wrong: str, says: str
+) -> None:
+    text = (CLUSTER / "kuberay" / f"{file}.yaml").read_text()
+    assert right in text
+    found = check(text.replace(right, wrong, 1))
+    assert any(says in message for _, message in found), found
+
+
+def test_a_job_that_never_ends(check: Check) -> None:
+    assert check(JOB) == []
+    [(_, said)] = check(JOB.replace("Never", "Always"))
+    assert "Never or OnFailure" in said
+
+
+def test_a_rayjob_without_a_cluster(check: Check) -> None:
+    head = (
+        "apiVersion: ray.io/v1\nkind: RayJob\nmetadata: {name: a}\nspec:\n  entrypoint: true.py\n"
+    )
+    assert check(head) == [(4, "a RayJob needs a rayClusterSpec or a clusterSelector")]
+    assert check(head + "  clusterSelector: {ray.io/cluster: a}\n") == []
+
+
+@pytest.mark.parametrize(
+    "schedule", ["*/5 0-6,22 ? JAN-mar MON", "@daily", "@every 1h30m", "05 1 * * *"]
+)
+def test_schedules_that_kubernetes_knows(check: Check, schedule: str) -> None:
+    text = (CLUSTER / "kuberay" / "nightly-cronjob.yaml").read_text()
+    assert check(text.replace("30 1 * * *", schedule)) == []
+
+
+@pytest.mark.parametrize(
+    "pod",
+    [
+        "topologySpreadConstraints: [{maxSkew: 1, topologyKey: zone}]",
+        "dnsPolicy: Default",
+        "schedulerName: volcano",
+        "nodeName: a",
+        "securityContext: {supplementalGroups: [1], fsGroupChangePolicy: OnRootMismatch}",
+        "volumes: [{name: a, ephemeral: {volumeClaimTemplate: {spec: {}}}}]",
+        "volumes: [{name: a, emptyDir: {}}]",
+        "imagePullSecrets: null",
+    ],
+)
+@pytest.mark.parametrize("kind", ["raycluster", "nightly-cronjob"])
+def test_whatever_a_pod_may_have(check: Check, kind: str, pod: str) -> None:
+    documents = list(yaml.safe_load_all((CLUSTER / "kuberay" / "raycluster.yaml").read_text()))
+    spec = documents[1]["spec"]["headGroupSpec"]["template"]["spec"]
+    if kind == "nightly-cronjob":
+        documents = list(yaml.safe_load_all(JOB))
+        spec = documents[0]["spec"]["template"]["spec"]
+    spec |= yaml.safe_load(pod)
+    if "name: a," in pod:
+        mount = {"name": "a", "mountPath": "/a", "subPathExpr": "$(A)", "mountPropagation": "None"}
+        spec["containers"][0]["volumeMounts"] = [mount]
+    limit = {"resourceFieldRef": {"resource": "limits.cpu", "divisor": 1}}
+    spec["containers"][0]["env"] = [{"name": "A", "valueFrom": limit}]
+    assert check(yaml.safe_dump_all(documents)) == []
+
+
+@pytest.mark.parametrize(
+    ("version", "kind"),
+    [
+        ("v1", "Namespace"),
+        ("v1", "Service"),
+        ("networking.k8s.io/v1", "NetworkPolicy"),
+        ("ray.io/v1", "RayCronJob"),
+        ("apps/v1", "Deployment"),
+        ("cilium.io/v2", "CiliumNetworkPolicy"),
+        ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding"),
+    ],
+)
+def test_other_kinds_pass(check: Check, version: str, kind: str) -> None:
+    other = f"---\napiVersion: {version}\nkind: {kind}\nmetadata: {{name: mine}}\nspec: {{}}\n"
+    assert check((CLUSTER / "kuberay" / "raycluster.yaml").read_text() + other) == []
+    assert check(other) == []
+
+
+def test_a_service_of_ray_and_names_that_are_made_up(check: Check) -> None:
+    cluster = DOCUMENTS[CLUSTER / "kuberay" / "raycluster.yaml"][1]
+    service = {
+        **cluster,
+        "kind": "RayService",
+        "metadata": {"generateName": "s-"},
+        "spec": {"serveConfigV2": "a", "rayClusterConfig": cluster["spec"]},
+    }
+    assert check(yaml.safe_dump(service)) == []
+
+
+@pytest.mark.parametrize(
+    ("version", "kind", "near"),
+    [
+        ("ray.io/v1", "RayWork", "Ray"),
+        ("batch/v1", "CronJb", "CronJob"),
+        ("v1", "Servce", "Service"),
+    ],
+)
+def test_a_misspelt_kind(check: Check, version: str, kind: str, near: str) -> None:
+    [(line, said)] = check(
+        f"apiVersion: {version}\nkind: {kind}\nmetadata: {{name: a}}\nspec: {{}}\n"
+    )
+    assert line == 2
+    assert f"unknown kind '{kind}': did you mean '{near}" in said
+
+
 @pytest.mark.parametrize("name", ["LMC_LOGS", "LMC_PATIENCE"])
 def test_variables_that_may_be_set(check: Check, name: str) -> None:
     text = GPU.read_text()
