@@ -392,6 +392,7 @@ def test_schedules_that_kubernetes_knows(check: Check, schedule: str) -> None:
         "volumes: [{name: a, ephemeral: {volumeClaimTemplate: {spec: {}}}}]",
         "volumes: [{name: a, emptyDir: {}}]",
         "imagePullSecrets: null",
+        "affinity: {containers: 3, minReplicas: a}",  # Kubernetes' own to judge
     ],
 )
 @pytest.mark.parametrize("kind", ["raycluster", "nightly-cronjob"])

@@ -98,7 +98,7 @@ _VOLUME = {
     "projected": _of(whole="defaultMode", other="sources"),
     "secret": _of(text="secretName", whole="defaultMode", flag="optional", other="items"),
 }
-_POD = {
+POD = {
     **_of(
         text="dnsPolicy hostname hostnameOverride nodeName preemptionPolicy priorityClassName"
         " restartPolicy runtimeClassName schedulerName serviceAccount serviceAccountName subdomain",
@@ -123,7 +123,19 @@ _POD = {
     ],
     "volumes": [_VOLUME],
 }
-_TEMPLATE = {"metadata": _META, "spec": _POD}
+_TEMPLATE = {"metadata": _META, "spec": POD}
+WORKERS = {
+    **_of(
+        text="groupName",
+        whole="idleTimeoutSeconds maxReplicas minReplicas numOfHosts replicas",
+        flag="suspend",
+        other="scaleStrategy",
+    ),
+    "labels": TEXTS,
+    "rayStartParams": TEXTS,
+    "resources": TEXTS,
+    "template": _TEMPLATE,
+}
 _CLUSTER = {
     **_of(
         text="managedBy rayVersion",
@@ -147,20 +159,7 @@ _CLUSTER = {
         "template": _TEMPLATE,
     },
     "headServiceAnnotations": TEXTS,
-    "workerGroupSpecs": [
-        {
-            **_of(
-                text="groupName",
-                whole="idleTimeoutSeconds maxReplicas minReplicas numOfHosts replicas",
-                flag="suspend",
-                other="scaleStrategy",
-            ),
-            "labels": TEXTS,
-            "rayStartParams": TEXTS,
-            "resources": TEXTS,
-            "template": _TEMPLATE,
-        }
-    ],
+    "workerGroupSpecs": [WORKERS],
 }
 _JOB = {
     **_of(
@@ -253,7 +252,7 @@ REQUIRED: dict[str, tuple[tuple[str, ...], ...]] = {
         ("spec", "headGroupSpec", "rayStartParams"),
     ),
     "RayJob": (("spec", "entrypoint"),),
-    "RayService": (("spec", "rayClusterConfig"),),
+    "RayService": (("spec", "rayClusterConfig", "headGroupSpec", "template"),),
     "Role": (("rules",),),
     "RoleBinding": (("roleRef",), ("subjects",)),
 }

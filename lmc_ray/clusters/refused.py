@@ -6,6 +6,7 @@ from typing import Any
 
 from lmc_ray.clusters.cron import wrong_schedule, wrong_zone
 from lmc_ray.clusters.document import Document, Path, nearest
+from lmc_ray.clusters.fields import KINDS, POD, WORKERS
 
 _WORD = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _LETTER_FIRST = "[a-z]([-a-z0-9]*[a-z0-9])?"
@@ -23,7 +24,6 @@ _NAMES = {
     "Service": (63, _LETTER_FIRST),
 }
 """The longest name of a kind, and what it is made of."""
-_WITH_PODS = ("CronJob", "Job", "RayCluster", "RayJob", "RayService")
 
 
 def check_refused(document: Document, carried: bool) -> None:
@@ -46,21 +46,22 @@ def check_refused(document: Document, carried: bool) -> None:
         _check_ends(document, ("spec", "jobTemplate", "spec", "template", "spec"))
     if kind == "Job":
         _check_ends(document, ("spec", "template", "spec"))
-    for path, inner in _mappings(spec, ("spec",)) if kind in _WITH_PODS else ():
-        if "containers" in inner:
+    for path, inner, fields in _mappings(document.value, KINDS[kind][1], ()):
+        if fields is POD:
             _check_pod(document, path, inner)
-        if path[-2:-1] == ("workerGroupSpecs",):
+        elif fields is WORKERS:
             _check_counts(document, path, inner)
 
 
-def _mappings(value: Any, path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    if isinstance(value, dict):
-        yield path, value
+def _mappings(value: Any, fields: Any, path: Path) -> Iterator[tuple[Path, dict[str, Any], Any]]:
+    """Every mapping whose fields are known, and these."""
+    if isinstance(value, dict) and isinstance(fields, dict):
+        yield path, value, fields
         for key, inner in value.items():
-            yield from _mappings(inner, (*path, key))
-    elif isinstance(value, list):
+            yield from _mappings(inner, fields.get(key), (*path, key))
+    elif isinstance(value, list) and isinstance(fields, list):
         for index, inner in enumerate(value):
-            yield from _mappings(inner, (*path, index))
+            yield from _mappings(inner, fields[0], (*path, index))
 
 
 def _check_name(
@@ -101,12 +102,12 @@ def _check_counts(document: Document, path: Path, group: dict[str, Any]) -> None
 
 
 def _check_pod(document: Document, path: Path, pod: dict[str, Any]) -> None:
-    volumes = [each.get("name") for each in pod.get("volumes") or []]
+    volumes = [each.get("name", "") for each in pod.get("volumes") or []]
     for key in ("containers", "initContainers", "volumes"):
         for index, each in enumerate(pod.get(key) or []):
             where: Path = (*path, key, index)
             _check_name(document, (*where, "name"), each, 63, _WORD)
             for number, mount in enumerate(each.get("volumeMounts") or []):
-                if (name := mount.get("name")) not in volumes:
-                    message = f"volumeMounts: no volume '{name}'{nearest(str(name), volumes)}"
+                if (name := mount.get("name", "")) not in volumes:
+                    message = f"volumeMounts: no volume '{name}'{nearest(name, volumes)}"
                     document.add((*where, "volumeMounts", number), message)
