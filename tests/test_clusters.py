@@ -176,7 +176,9 @@ def test_blocks_of_two_benchmarks_take_their_own_shares() -> None:
     trainable: Any = tune.with_resources(StackTrainable, resources_of(workplace, machines))
     for name, share in shares.items():
         run = StudyRun(study("naive-sgd"), protocol(place=replace(PLACE, benchmark=name)), 1)
-        wanted = trainable.default_resource_request({"pack": Pack((run.next(),))})
+        block = run.next()
+        assert block
+        wanted = trainable.default_resource_request({"pack": Pack((block,))})
         assert wanted.required_resources == {"CPU": 1, "GPU": share}
 
 

@@ -204,6 +204,32 @@ def test_a_command_that_no_shell_reads(check: Check) -> None:
     assert [(at, "bash cannot read" in said) for at, said in check(text)] == [(line, True)]
 
 
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ('"a\\0b"', "a NUL character"),
+        ('"\\uD800"', ""),  # half a character: told by whoever runs it
+        ('"cat <<END\\nx\\n"', "here-document"),
+        ('"cat <<END\\nx\\nEND"', "here-document"),  # Ray's bracket would follow on the line
+        ('"cat <<END\\nx\\nEND\\n"', ""),
+        ('"true  # a remark"', "unexpected end of file: end it with a line break"),
+        ('"true  # a remark\\n"', ""),
+        ('"echo it\'s"', "unexpected EOF"),
+        ('"true)"', "syntax error"),
+    ],
+)
+def test_a_command_as_ray_runs_it(check: Check, command: str, says: str) -> None:
+    text = GPU.read_text() + f"initialization_commands:\n  - {command}\n"
+    found = check(text)
+    assert [line for line, _ in found] == ([len(text.splitlines())] if says else [])
+    assert all(says in message for _, message in found), found
+
+
+def test_how_bash_speaks_here_is_no_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LC_ALL", "nowhere.UTF-8")
+    assert validate(GPU) == []
+
+
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """Where everything stands in a YAML document."""
     yield path
@@ -230,8 +256,11 @@ EVERYWHERE = [
 ]
 
 
+ODD = [None, 4, "8", "\0", "\ud800", [], {}, [None], {"a": None}]
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.sampled_from(EVERYWHERE), st.sampled_from([None, 4, "8", [], {}, [None], {"a": None}]))
+@given(st.sampled_from(EVERYWHERE), st.sampled_from(ODD))
 def test_no_value_is_so_odd_that_nothing_is_said_in_lines(
     check: Check, place: tuple[Path, int, tuple[Any, ...]], odd: Any
 ) -> None:
@@ -259,6 +288,174 @@ def test_what_people_forget_in_manifests(
     assert says in " ".join(message for _, message in check(text.replace(right, wrong)))
 
 
+VOLUME = "volumeMounts: [{name: d, mountPath: /d}]\n            image: lmc"
+JOB = """
+apiVersion: batch/v1
+kind: Job
+metadata: {name: once}
+spec: {template: {spec: {restartPolicy: Never, containers: [{name: c, image: i}]}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("file", "right", "wrong", "says"),
+    [
+        ("raycluster", 'num-cpus: "0"', "num-cpus: 0", "rayStartParams.num-cpus must be a text"),
+        ("raycluster", '"2.60.0"', "2.60", "rayVersion must be a text: quote it"),
+        (
+            "raycluster",
+            "image: lmc",
+            "env: [{name: A, value: 1}]\n            image: lmc",
+            "value must",
+        ),
+        (
+            "raycluster",
+            "{name: lmc-ray}\nspec",
+            "{name: a, labels: {b: 1}}\nspec",
+            "labels.b must be a",
+        ),
+        (
+            "raycluster",
+            "{name: lmc-ray}\nspec",
+            "{name: a, annotations: {b: on}}\nspec",
+            "annotations.b",
+        ),
+        ("raycluster", "maxReplicas: 8", 'maxReplicas: "8"', "maxReplicas must be a whole number"),
+        ("raycluster", "maxReplicas: 8", "maxReplicas: 8.5", "maxReplicas must be a whole number"),
+        ("raycluster", "minReplicas: 0", "minReplicas: true", "minReplicas must be a whole number"),
+        (
+            "raycluster",
+            "minReplicas: 0",
+            "minReplicas: 9",
+            "from minReplicas (9) to maxReplicas (8)",
+        ),
+        ("raycluster", "minReplicas: 0", "minReplicas: -1", "from minReplicas (-1) to"),
+        ("raycluster", "image: lmc", VOLUME, "volumeMounts: no volume 'd'"),
+        ("raycluster", "name: ray-head", "name: ray_head", "name 'ray_head': take lower-case"),
+        ("raycluster", "{name: lmc-ray}\nspec", "{name: 1st}\nspec", "name '1st': take"),
+        ("raycluster", "{name: lmc-ray}\nspec", f"{{name: {'a' * 54}}}\nspec", "54 characters, 53"),
+        ("rayjob", "{name: lmc-mcsgd}", f"{{name: {'a' * 48}}}", "48 characters, 47 at most"),
+        ("rayjob", "Finishes: true", "Finishes: false", "needs shutdownAfterJobFinishes: true"),
+        ("rayjob", "  shutdownAfterJobFinishes: true", "  #", "needs shutdownAfterJobFinishes"),
+        ("nightly-cronjob", "30 1 * * *", "60 1 * * *", "minute '60' is not within 0-59"),
+        ("nightly-cronjob", "30 1 * * *", "30 1 0 * *", "day '0' is not within 1-31"),
+        ("nightly-cronjob", "30 1 * * *", "30 1 * * 7", "weekday '7' is not within 0-6"),
+        ("nightly-cronjob", "30 1 * * *", "30 5-1 * * *", "hour '5-1'"),
+        ("nightly-cronjob", "30 1 * * *", "*/0 1 * * *", "minute '*/0'"),
+        ("nightly-cronjob", "30 1 * * *", "30 1 * *", "five fields"),
+        ("nightly-cronjob", "Etc/UTC", "Europe/Berln", "did you mean 'Europe/Berlin'"),
+        ("nightly-cronjob", "restartPolicy: Never", "restartPolicy: Always", "Never or OnFailure"),
+        ("nightly-cronjob", "          restartPolicy: Never\n", "", "Never or OnFailure"),
+        ("nightly-cronjob", "- name: manifests\n", "- name: manifest\n", "did you mean 'manifest'"),
+        ("nightly-cronjob", "minReplicas: 0", "minReplicas: 9", "from minReplicas (9)"),
+    ],
+)
+def test_what_kubernetes_or_kuberay_refuses(
+    check: Check, file: str, right: str, wrong: str, says: str
+) -> None:
+    text = (CLUSTER / "kuberay" / f"{file}.yaml").read_text()
+    assert right in text
+    found = check(text.replace(right, wrong, 1))
+    assert any(says in message for _, message in found), found
+
+
+def test_a_job_that_never_ends(check: Check) -> None:
+    assert check(JOB) == []
+    [(_, said)] = check(JOB.replace("Never", "Always"))
+    assert "Never or OnFailure" in said
+
+
+def test_a_rayjob_without_a_cluster(check: Check) -> None:
+    head = (
+        "apiVersion: ray.io/v1\nkind: RayJob\nmetadata: {name: a}\nspec:\n  entrypoint: true.py\n"
+    )
+    assert check(head) == [(4, "a RayJob needs a rayClusterSpec or a clusterSelector")]
+    assert check(head + "  clusterSelector: {ray.io/cluster: a}\n") == []
+
+
+@pytest.mark.parametrize(
+    "schedule", ["*/5 0-6,22 ? JAN-mar MON", "@daily", "@every 1h30m", "05 1 * * *"]
+)
+def test_schedules_that_kubernetes_knows(check: Check, schedule: str) -> None:
+    text = (CLUSTER / "kuberay" / "nightly-cronjob.yaml").read_text()
+    assert check(text.replace("30 1 * * *", schedule)) == []
+
+
+@pytest.mark.parametrize(
+    "pod",
+    [
+        "topologySpreadConstraints: [{maxSkew: 1, topologyKey: zone}]",
+        "dnsPolicy: Default",
+        "schedulerName: volcano",
+        "nodeName: a",
+        "securityContext: {supplementalGroups: [1], fsGroupChangePolicy: OnRootMismatch}",
+        "volumes: [{name: a, ephemeral: {volumeClaimTemplate: {spec: {}}}}]",
+        "volumes: [{name: a, emptyDir: {}}]",
+        "imagePullSecrets: null",
+        "affinity: {containers: 3, minReplicas: a}",  # Kubernetes' own to judge
+    ],
+)
+@pytest.mark.parametrize("kind", ["raycluster", "nightly-cronjob"])
+def test_whatever_a_pod_may_have(check: Check, kind: str, pod: str) -> None:
+    documents = list(yaml.safe_load_all((CLUSTER / "kuberay" / "raycluster.yaml").read_text()))
+    spec = documents[1]["spec"]["headGroupSpec"]["template"]["spec"]
+    if kind == "nightly-cronjob":
+        documents = list(yaml.safe_load_all(JOB))
+        spec = documents[0]["spec"]["template"]["spec"]
+    spec |= yaml.safe_load(pod)
+    if "name: a," in pod:
+        mount = {"name": "a", "mountPath": "/a", "subPathExpr": "$(A)", "mountPropagation": "None"}
+        spec["containers"][0]["volumeMounts"] = [mount]
+    limit = {"resourceFieldRef": {"resource": "limits.cpu", "divisor": 1}}
+    spec["containers"][0]["env"] = [{"name": "A", "valueFrom": limit}]
+    assert check(yaml.safe_dump_all(documents)) == []
+
+
+@pytest.mark.parametrize(
+    ("version", "kind"),
+    [
+        ("v1", "Namespace"),
+        ("v1", "Service"),
+        ("networking.k8s.io/v1", "NetworkPolicy"),
+        ("ray.io/v1", "RayCronJob"),
+        ("apps/v1", "Deployment"),
+        ("cilium.io/v2", "CiliumNetworkPolicy"),
+        ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding"),
+    ],
+)
+def test_other_kinds_pass(check: Check, version: str, kind: str) -> None:
+    other = f"---\napiVersion: {version}\nkind: {kind}\nmetadata: {{name: mine}}\nspec: {{}}\n"
+    assert check((CLUSTER / "kuberay" / "raycluster.yaml").read_text() + other) == []
+    assert check(other) == []
+
+
+def test_a_service_of_ray_and_names_that_are_made_up(check: Check) -> None:
+    cluster = DOCUMENTS[CLUSTER / "kuberay" / "raycluster.yaml"][1]
+    service = {
+        **cluster,
+        "kind": "RayService",
+        "metadata": {"generateName": "s-"},
+        "spec": {"serveConfigV2": "a", "rayClusterConfig": cluster["spec"]},
+    }
+    assert check(yaml.safe_dump(service)) == []
+
+
+@pytest.mark.parametrize(
+    ("version", "kind", "near"),
+    [
+        ("ray.io/v1", "RayWork", "Ray"),
+        ("batch/v1", "CronJb", "CronJob"),
+        ("v1", "Servce", "Service"),
+    ],
+)
+def test_a_misspelt_kind(check: Check, version: str, kind: str, near: str) -> None:
+    [(line, said)] = check(
+        f"apiVersion: {version}\nkind: {kind}\nmetadata: {{name: a}}\nspec: {{}}\n"
+    )
+    assert line == 2
+    assert f"unknown kind '{kind}': did you mean '{near}" in said
+
+
 @pytest.mark.parametrize("name", ["LMC_LOGS", "LMC_PATIENCE"])
 def test_variables_that_may_be_set(check: Check, name: str) -> None:
     text = GPU.read_text()
@@ -271,6 +468,77 @@ def test_all_findings_at_once(check: Check) -> None:
     says = " ".join(message for _, message in check(text))
     for word in ("max_wrokers", "InstanceTyp", "ssh_usr"):
         assert f"'{word}'" in says
+
+
+@pytest.mark.parametrize(
+    ("file", "right", "wrong", "says", "where"),
+    [
+        (ONPREM, ".11, 192.168.1.12", ".11, 192.168.1.11", ".11 stands twice", "worker_ips"),
+        (ONPREM, ".11, 192.168.1.12", ".11, 192.168.1.10", ".10 is the head", "worker_ips"),
+        (ONPREM, "--head ", "", "a `ray start` with --head,", "head_start"),
+        (
+            ONPREM,
+            " --autoscaling-config=~/ray_boot",
+            " #",
+            "with --autoscaling-config",
+            "head_start",
+        ),
+        (GPU, "ray start --address=$RAY_HEAD_IP:6379 ", "ray start ", "--address", "worker_start"),
+        (GPU, "; ray start --address", "; # ray start --address", "--address", "worker_start"),
+        (
+            GPU,
+            "user: ubuntu\n",
+            "user: ubuntu\n  ssh_private_key: ~/k\n",
+            "no KeyName",
+            "node_config",
+        ),
+        (
+            GPU,
+            "region: us-west-2\n",
+            "region: us-west-2\n  availability_zone: us-west-2a, us-east-1b\n",
+            "us-east-1b is not in the region us-west-2",
+            "availability_zone",
+        ),
+    ],
+)
+def test_with_what_no_cluster_comes_up(
+    check: Check, file: Path, right: str, wrong: str, says: str, where: str
+) -> None:
+    text = file.read_text()
+    assert right in text
+    text = text.replace(right, wrong)
+    found = check(text)
+    line = next(i for i, each in enumerate(text.splitlines(), 1) if each.strip().startswith(where))
+    assert any(at == line and says in message for at, message in found), found
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("user: ubuntu\n", "user: ubuntu\n  ssh_private_key: ~/k\n"),
+        ("region: us-west-2\n", "region: us-west-2\n  availability_zone: us-west-2a,us-west-2b\n"),
+        ("ray start --address=$RAY_HEAD_IP:6379 ", "ray start --address $RAY_HEAD_IP:6379 "),
+        ("ulimit -n 65536; ray start --address=", "~/start-worker.sh "),
+        (
+            "ray start --address=$RAY_HEAD_IP:6379",
+            "bash -c 'ray start --address=$RAY_HEAD_IP:6379'",
+        ),
+        ("- ~/lmc-env/bin/python -m pip install", "- cd ~/lmc-ray && pip install . #"),
+    ],
+)
+def test_with_what_one_does(check: Check, right: str, wrong: str) -> None:
+    text = GPU.read_text()
+    assert right in text
+    text = text.replace(right, wrong)
+    if "private_key" in wrong:
+        text = text.replace("node_config:\n", "node_config:\n      KeyName: mine\n")
+    assert check(text) == []
+
+
+def test_no_start_commands_are_those_of_ray(check: Check) -> None:
+    text = GPU.read_text().replace("  region:", "  rgion:")
+    text = text[: text.index("# Ray's own defaults")]
+    assert [line for line, _ in check(text)] == [line_of(text, "provider:"), line_of(text, "rgion")]
 
 
 # What would be dangerous, or silently not work
@@ -359,6 +627,49 @@ def test_secrets_in_a_file(check: Check) -> None:
     found = check(text)
     assert [line for line, _ in found] == [line_of(text, "AWS_SECRET")]
     assert "abc" not in found[0][1]
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "says"),
+    [
+        ("export LMC_RESULTS=", "#export LMC_RESULTS=", "LMC_RESULTS is set on no node"),
+        ("export LMC_DATA=", "# LMC_DATA=", "LMC_DATA is set on no node"),
+        ("export RAY_AUTH_MODE=", "# export RAY_AUTH_MODE=", "RAY_AUTH_MODE is set on no node"),
+        ("MODE=token\n", "MODE=token\n    unset RAY_AUTH_MODE\n", "is set on no node"),
+        ("MODE=token\n", "MODE=token\n    unset A RAY_AUTH_MODE\n", "undoes what was set"),
+        ("export LMC_MAX_CPUS=", "# export LMC_MAX_CPUS=", "LMC_MAX_CPUS is not set"),
+        ("    grep -qs lmc", "    # grep -qs lmc", "lost when the command ends"),
+        (" >> ~/.bashrc", "; . ~/.bashrc", "lost when the command ends"),
+        ("- ~/lmc-env/bin/python -m pip", "- |\n    true  # python -m pip", "no command installs"),
+    ],
+)
+def test_what_is_commented_out_or_undone_is_not_set(
+    check: Check, right: str, wrong: str, says: str
+) -> None:
+    text = GPU.read_text()
+    assert right in text
+    found = check(text.replace(right, wrong))
+    assert any(says in message for _, message in found), found
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "echo 'export LMC_DATA=/data  # here' >> ~/.lmc-ray.sh",
+        "unset LMC_DATA; export LMC_DATA=/data",
+        'echo "a # b"; export LMC_DATA=/data',
+        "echo a#b; export LMC_DATA=/data",
+    ],
+)
+def test_what_is_set_beside_a_remark(check: Check, line: str) -> None:
+    assert check(GPU.read_text().replace("export LMC_DATA=$HOME/lmc-data", line)) == []
+
+
+def test_a_secret_in_a_comment(check: Check) -> None:
+    text = GPU.read_text().replace(
+        "    export LMC_DATA", "    # AWS_SESSION_TOKEN=a\n    export LMC_DATA"
+    )
+    assert [line for line, _ in check(text)] == [line_of(text, "AWS_SESSION")]
 
 
 def test_variables_of_the_head_only(check: Check) -> None:

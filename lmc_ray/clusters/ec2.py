@@ -19,6 +19,14 @@ def check_aws(document: Document) -> None:
     elif provider["region"] not in (known := _regions()):
         region = str(provider["region"])
         document.add(("provider", "region"), f"unknown region '{region}'{nearest(region, known)}")
+    else:
+        zones = provider.get("availability_zone")
+        for zone in zones.split(",") if isinstance(zones, str) else ():
+            if not zone.strip().startswith(provider["region"]):
+                message = (
+                    f"availability_zone: {zone.strip()} is not in the region {provider['region']}"
+                )
+                document.add(("provider", "availability_zone"), message)
     if "aws_credentials" in provider:
         document.add(
             ("provider", "aws_credentials"),
@@ -34,9 +42,20 @@ def check_aws(document: Document) -> None:
         _check(document, path, {k: v for k, v in node.items() if k not in _FROM_RAY}, launch, True)
         if "InstanceType" not in node:
             document.add(path, f"node type '{name}' has no InstanceType")
+        if _own_key(config) and not {"KeyName", "UserData"} & set(node):
+            document.add(
+                path,
+                f"node type '{name}' has no KeyName, AWS's name for ssh_private_key: add it, or "
+                "leave ssh_private_key out (`ray up` makes a key)",
+            )
         if "SecurityGroupIds" not in node and "NetworkInterfaces" in node:
             _check_public(document, path, node["NetworkInterfaces"])
     _check_group(document, provider.get("security_group"), model)
+
+
+def _own_key(config: dict[str, Any]) -> bool:
+    auth = config.get("auth")
+    return isinstance(auth, dict) and "ssh_private_key" in auth
 
 
 @cache

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from lmc_ray.clusters.commands import commands
+from lmc_ray.clusters.commands import commands, uncommented
 from lmc_ray.clusters.document import Document, Path, nearest, texts
 
 VARIABLES = (
@@ -21,39 +21,62 @@ NEEDED = ("LMC_RESULTS", "LMC_DATA", "LMC_BENCHMARK")
 """What every node must know, so that the bare `ray submit` is a real sweep."""
 
 _ASSIGNED = re.compile(r"(?<![\w$])([A-Z][A-Z0-9_]*)=(\"[^\"]*\"|'[^']*'|[^\s;]*)")
-_STARTUP_FILES = re.compile(r"\.bashrc|\.bash_profile|\.profile|/etc/profile|/etc/environment")
+_UNSET = r"\bunset\s+(?P<unset>[^;&|\n]*)"
+_STARTUP_FILE_WRITTEN = re.compile(
+    r"(?:>|\b(?:tee|cp|mv|ln|sed|install)\b)(?:[^;&|\n]|\\\n)*"
+    r"(?:\.bashrc|\.bash_profile|\.profile|/etc/profile|/etc/environment)"
+)
 SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "RAY_AUTH_TOKEN")
 
 
 def check_environment(document: Document) -> None:
     """Note what does not reach all nodes, what nobody reads, and what nobody should write."""
-    found = _assigned(document)
+    places = _places(document)
+    _check_secrets(document, places)
+    found = _assigned(document, places)
     setup = [text for _, text in texts(document.value.get("setup_commands"))]
-    kept = any(_STARTUP_FILES.search(text) for text in setup)
+    kept = any(_STARTUP_FILE_WRITTEN.search(uncommented(text)) for text in setup)
     for name in (*NEEDED, "RAY_AUTH_MODE"):
         _check_reaches_all(document, name, found.get(name, []), kept)
     for path, value in found.get("RAY_AUTH_MODE", []):
         if value != "token":
             document.add_at(path, "RAY_AUTH_MODE", f"authentication is '{value}': write 'token'")
-    for name in SECRETS:
-        for path, value in found.get(name, []):
-            if value and not value.startswith("$"):
-                document.add_at(path, name, f"{name}: a secret in a file; mount or export it")
     check_names(document)
     _check_results(document, found.get("LMC_RESULTS", []))
     _check_most(document, found)
 
 
-def _assigned(document: Document) -> dict[str, list[tuple[Path, str]]]:
-    """NAME=value in commands and in Docker's run options, by name."""
-    found: dict[str, list[tuple[Path, str]]] = {}
+def _places(document: Document) -> list[tuple[Path, str]]:
+    """What may set variables: commands, and Docker's run options."""
     docker = document.value.get("docker")
     places = list(commands(document.value))
     for key in ("run_options", "head_run_options", "worker_run_options"):
         places += texts(docker.get(key) if isinstance(docker, dict) else None, ("docker", key))
+    return places
+
+
+def _check_secrets(document: Document, places: list[tuple[Path, str]]) -> None:
+    """Note secrets, in comments too."""
     for path, text in places:
         for name, value in _ASSIGNED.findall(text):
-            found.setdefault(name, []).append((path, value.strip("\"'")))
+            if name in SECRETS and (value := value.strip("\"'")) and not value.startswith("$"):
+                document.add_at(path, name, f"{name}: a secret in a file; mount or export it")
+
+
+def _assigned(
+    document: Document, places: list[tuple[Path, str]]
+) -> dict[str, list[tuple[Path, str]]]:
+    """NAME=value by name, but for comments and for what an `unset` in the same command undoes."""
+    found: dict[str, list[tuple[Path, str]]] = {}
+    for path, text in places:
+        for each in re.finditer(f"{_ASSIGNED.pattern}|{_UNSET}", uncommented(text)):
+            if each[1]:
+                found.setdefault(each[1], []).append((path, each[2].strip("\"'")))
+            for name in (each["unset"] or "").split():
+                earlier = found.get(name.strip("\"'"), [])
+                if any(place == path for place, _ in earlier):
+                    document.add_at(path, "unset", f"`unset {name}` undoes what was set above it")
+                    found[name] = [place for place in earlier if place[0] != path]
     return found
 
 

@@ -2,20 +2,30 @@
 
 import re
 from collections.abc import Iterator
+from difflib import get_close_matches
 from typing import Any
 
 from lmc_ray.clusters.document import Document, Path, nearest, read
 from lmc_ray.clusters.environment import NEEDED, SECRETS, check_names
 from lmc_ray.clusters.fields import KINDS, REQUIRED
+from lmc_ray.clusters.refused import check_refused
+
+TYPES = {str: "a text: quote it", int: "a whole number", bool: "true or false"}
 
 
-def check_manifests(documents: list[Document]) -> None:
-    """Note what is wrong with each object, and with what they say of each other."""
+def check_manifests(documents: list[Document], carried: bool = False) -> None:
+    """Note what is wrong with each object, and with what they say of each other.
+
+    Args:
+        documents: the objects; those of kinds that are not ours pass unread.
+        carried: they are templates in a ConfigMap, whose names are still to be filled in.
+    """
     maps = {_name(each): each for each in documents if _kind(each) == "ConfigMap"}
     for document in documents:
         if not _check_object(document):
             continue
         check_names(document)
+        check_refused(document, carried)
         for path, spec in _clusters(document):
             _check_cluster(document, path, spec, maps)
         if _kind(document) == "RayJob":
@@ -29,6 +39,8 @@ def check_manifests(documents: list[Document]) -> None:
 def _check_object(document: Document) -> bool:
     """Whether the object is one that can be checked further."""
     value, kind = document.value, _kind(document)
+    if isinstance(kind, str) and kind not in KINDS and _foreign(kind, value.get("apiVersion", "")):
+        return False
     if not isinstance(kind, str) or kind not in KINDS:
         message = f"unknown kind '{kind}'{nearest(str(kind), KINDS)}"
         document.add(("kind",), message if kind else "a manifest needs a `kind`")
@@ -40,13 +52,22 @@ def _check_object(document: Document) -> bool:
     if value.get("apiVersion") != version:
         document.add(("apiVersion",), f"a {kind} has apiVersion {version}")
     _check_fields(document, (), value, fields)
-    for path in (("metadata", "name"), *REQUIRED[kind]):
+    metadata = value.get("metadata")
+    generated = isinstance(metadata, dict) and "generateName" in metadata
+    for path in (*(() if generated else (("metadata", "name"),)), *REQUIRED.get(kind, ())):
         inner = value
         for key in path:
             inner = inner.get(key) if isinstance(inner, dict) else None
         if inner is None:
             document.add(path, f"a {kind} needs {'.'.join(path)}")
     return not document.findings
+
+
+def _foreign(kind: str, version: Any) -> bool:
+    """Whether a kind is Kubernetes' or another operator's, and not one of ours misspelt."""
+    near = get_close_matches(kind, KINDS, n=1, cutoff=0.8)
+    ours = near and version in ("", KINDS[near[0]][0])
+    return bool(kind) and not ours and not str(version).startswith("ray.io/")
 
 
 def _check_fields(document: Document, path: Path, value: Any, fields: Any) -> None:
@@ -58,16 +79,19 @@ def _check_fields(document: Document, path: Path, value: Any, fields: Any) -> No
     elif isinstance(fields, dict) and isinstance(value, dict):
         where = f" in {_dotted(path)}" if path else ""
         for key, inner in value.items():
-            if key not in fields:
+            if key not in fields and "*" not in fields:
                 advice = nearest(str(key), fields)
                 document.add((*path, key), f"unknown key '{key}'{where}{advice}")
             else:
-                _check_fields(document, (*path, key), inner, fields[key])
-    elif isinstance(fields, list | dict) and value is not None:
+                _check_fields(document, (*path, key), inner, fields.get(key, fields.get("*")))
+    elif value is None:
+        if path[-1:] == ("name",):
+            document.add(path, f"{_dotted(path)} must be a text")
+    elif isinstance(fields, list | dict):
         wanted = "list" if isinstance(fields, list) else "mapping"
         document.add(path, f"{_dotted(path)} must be a {wanted}")
-    elif path[-1:] == ("name",) and not isinstance(value, str):
-        document.add(path, f"{_dotted(path)} must be a text")
+    elif fields is not None and type(value) is not fields:  # a bool is no int here
+        document.add(path, f"{_dotted(path)} must be {TYPES[fields]}")
 
 
 def _dotted(path: Path) -> str:
@@ -150,10 +174,6 @@ def _check_cron(document: Document) -> None:
             "two pods could create objects at a time: concurrencyPolicy: Forbid (what they create"
             " runs on: end a RayJob with its activeDeadlineSeconds)",
         )
-    if len(str(spec["schedule"]).split()) != 5:
-        document.add(
-            ("spec", "schedule"), f"schedule '{spec['schedule']}': five fields, as in cron"
-        )
 
 
 def _check_carried(document: Document) -> None:
@@ -170,7 +190,7 @@ def _check_carried(document: Document) -> None:
             continue
         first, _ = document.spans["data", key]
         inner, findings = read(text)
-        check_manifests(inner)
+        check_manifests(inner, carried=True)
         for finding in [*findings, *(found for each in inner for found in each.findings)]:
             document.findings.append(type(finding)(first + finding.line, finding.message))
 

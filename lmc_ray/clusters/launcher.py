@@ -41,6 +41,7 @@ def check_launcher(document: Document) -> None:
         effective = prepared
     if provider["type"] == "aws":
         check_aws(document)
+    _check_addresses(document)
     check_commands(document, effective)
     check_environment(document)
     check_mounts(document)
@@ -101,6 +102,20 @@ def _check_head_type(document: Document) -> None:
         for name in types:
             if nearest(head, [name]):
                 document.add(("available_node_types", name), message)
+
+
+def _check_addresses(document: Document) -> None:
+    """Every machine of one's own once: Ray's provider ends in an assertion otherwise."""
+    provider = document.value["provider"]
+    listed = provider.get("worker_ips")
+    for index, address in enumerate(listed if isinstance(listed, list) else ()):
+        if address == provider.get("head_ip"):
+            document.add(
+                ("provider", "worker_ips", index),
+                f"worker_ips: {address} is the head, which needs no second place: remove it",
+            )
+        elif address in listed[:index]:
+            document.add(("provider", "worker_ips", index), f"worker_ips: {address} stands twice")
 
 
 def _check_rest(document: Document, prepared: dict[str, Any]) -> None:

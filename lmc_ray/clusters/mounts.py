@@ -1,10 +1,12 @@
 """Checks the file mounts of a launcher file: their local sides, the package, the token."""
 
+import re
 import stat
 from collections import Counter
 from pathlib import Path as File
 from typing import Any
 
+from lmc_ray.clusters.commands import uncommented
 from lmc_ray.clusters.document import Document, texts
 from lmc_ray.errors import UserError
 from lmc_ray.home import expanded
@@ -71,6 +73,7 @@ def _check_package(document: Document, mounts: dict[Any, Any]) -> None:
         elif there[name] != File(folder, name):
             message = f"pip looks for {folder}/{name}, not for {there[name]}"
             document.add(("file_mounts", str(there[name])), message)
-    said = [text for _, text in texts(document.value.get("setup_commands"))]
-    if not any("pip install" in text and folder in text for text in said):
+    said = [uncommented(text) for _, text in texts(document.value.get("setup_commands"))]
+    here = re.compile(rf"{re.escape(folder)}/?(?![\w/.-])")  # and not only its lock
+    if not any("pip install" in text and here.search(text) for text in said):
         document.add(("setup_commands",), f"no command installs the package from {folder} with pip")
