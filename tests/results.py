@@ -8,7 +8,7 @@ Rows = dict[str, list[dict[str, Any]]]
 LINE = {"curve": "linear", "control": "same-init"}
 
 
-def run(cell: str, seed: int = 1, **columns: Any) -> dict[str, Any]:
+def run(cell: str, seed: int | None = 1, **columns: Any) -> dict[str, Any]:
     """A row of `runs`: a confirmed, finished cell of two tasks."""
     return {
         "cell_id": cell,

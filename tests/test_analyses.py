@@ -1,6 +1,7 @@
 """Analyses of kept minima: what is planned, what identifies it, what it measures and commits."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -13,11 +14,22 @@ from results import run
 from small import benchmark, setting, values
 
 from lmc_ray.connectivity.alignment import align
+from lmc_ray.connectivity.bezier import bezier_path, fit_control
 from lmc_ray.connectivity.curvature import hessian_product
 from lmc_ray.connectivity.paths import barriers, linear_path
+from lmc_ray.connectivity.similarity import activation_cka, cosines, distances
 from lmc_ray.errors import FailedError, UserError
 from lmc_ray.learners.evaluation import evaluate
-from lmc_ray.measuring import Bend, End, Place, path_rows, plane_rows, seed_rows, spectrum_rows
+from lmc_ray.measuring import (
+    Bend,
+    End,
+    Place,
+    path_rows,
+    plane_rows,
+    seed_rows,
+    similarity_rows,
+    spectrum_rows,
+)
 from lmc_ray.models import build
 from lmc_ray.models.weights import to_bytes
 from lmc_ray.randomness import stream
@@ -293,6 +305,13 @@ def test_only_a_line_above_both_ends_is_bent(here: Place) -> None:
     assert [straight["curve"], curved["curve"]] == ["linear", "bezier"]
     assert curved["max_loss"] < straight["max_loss"]
     assert len(found["paths"]) == 2 * 9
+    start, end = (theta[None] for theta in good)
+    how: Any = {"seeds": [1], "steps": 50, "learning_rate": 0.1}
+    how |= {"batch_size": len(examples.labels)}
+    control = fit_control(network, start, end, examples, None, **how)
+    shown = here.setting.examples(task, "test")
+    curve = bezier_path(network, start, control, end, 9, shown, None, 20)
+    assert [row["loss"] for row in found["paths"][9:]] == curve.loss[0].tolist()
     bad = good[0].clone()
     network.layout.views(bad[None])["2.weight"].neg_()  # wrong wherever it was right
     downhill = path_rows(here, pair, (good[0], bad), "other-seed", (task,), 9, bend)
@@ -366,6 +385,40 @@ def test_three_minima_in_line_have_no_plane(here: Place) -> None:
     assert len(plane_rows(here, names, (a, b, 2 * a), (1,), 5, 10)["planes"]) == 25
 
 
+def test_on_a_plane_the_minima_are_where_their_anchors_are(here: Place) -> None:
+    """Eight points a side, of which the second and the seventh are the anchors' box."""
+    a, b, c = thetas(here, 1, 2, 3)
+    way = (b - a) / (b - a).norm()
+    c -= way * ((c - a) @ way)  # above a
+    names = ends("sequential:1", "sequential:2", "connected:2")
+    found = plane_rows(here, names, (a, b, c), (2,), 8, 25)["planes"]
+    at = {(row["x"], row["y"]): row for row in found}
+    examples = here.examples(2, 25)
+    for theta, x, y in zip((a, b, c), found[0]["anchor_x"], found[0]["anchor_y"], strict=True):
+        accuracy, loss = evaluate(here.setting.network, theta[None], examples, None, 20)
+        row = at[min(at, key=lambda place: math.dist(place, (x, y)))]
+        assert (row["x"], row["y"]) == pytest.approx((x, y), abs=1e-6)
+        assert row["loss"] == pytest.approx(float(loss))
+        assert row["accuracy"] == float(accuracy)
+
+
+def test_a_similarity_is_that_of_the_two_minima(here: Place) -> None:
+    a, b = thetas(here, 1, 2)
+    names = ends("sequential:1", "multitask:3")
+    found = similarity_rows(here, names, (a, b), "same-init", (1, 2), 25)["similarities"]
+    network, pair = here.setting.network, (a[None], b[None])
+    wanted: dict[tuple[str, int | None], dict[str, torch.Tensor]] = {
+        ("l2", None): distances(network, *pair),
+        ("cosine", None): cosines(network, *pair),
+    }
+    for task in (1, 2):
+        images = here.setting.examples(task, "test").images[:25]
+        wanted["cka", task] = activation_cka(network, *pair, images, 20)
+    assert {
+        (row["measure"], row.get("eval_task"), row["layer"]): row["value"] for row in found
+    } == {(*key, layer): float(x) for key, each in wanted.items() for layer, x in each.items()}
+
+
 # As cells
 
 
@@ -401,6 +454,24 @@ def test_every_kind_is_committed_with_its_rows(trained: Store) -> None:
         assert {of_kind[row["cell_id"]] for row in rows_of(trained, table)} == kinds
     assert len(rows_of(trained, "planes")) == HOW.plane_points**2
     assert trained.verify() == []
+
+
+def test_an_analysis_shows_test_images_and_has_learned_from_all_others(trained: Store) -> None:
+    what = planned(trained, replace(HOW, spectrum_examples=5_000), kinds=("path", "spectrum"))
+    ways = {(*map(str, each.ends), *each.eval_tasks): each for each in what.analyses}
+    way = ways["sequential:1", "sequential:3", 1]
+    spectrum = what.analyses[0]
+    for each in (way, spectrum):
+        measure(workplace(Path(trained.root)), each, [what.weights[end] for end in each.ends])
+    points = [row for row in rows_of(trained, "paths") if row["cell_id"] == way.id]
+    with trained.database() as database:
+        sql = """SELECT loss FROM accuracies WHERE cell_id = ? AND minimum = 'sequential'
+            AND after_task = 1 AND eval_task = 1 AND split = 'test'"""
+        (own,) = database.execute(sql, [way.ends[0].cell_id]).fetchall()
+    assert {row["split"] for row in points} == {"test"}
+    assert min(points, key=lambda row: row["alpha"])["loss"] == pytest.approx(own[0], abs=1e-6)
+    seen = {row["examples"] for row in rows_of(trained, "spectra") if row["cell_id"] == spectrum.id}
+    assert seen == {1257 + 180}
 
 
 def test_a_minimum_that_is_not_finite_is_not_measured(trained: Store) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
@@ -55,6 +55,14 @@ MCSGD_VALUES = {
     "continue_from": "connected",
     "loss_scale": "mean",
 }
+REPLAYING_VALUES = {"memory_per_class": 1, "replay_batch_size": 10, "replay_memory": "reservoir"}
+EWC_VALUES = {
+    "ewc_strength": 10.0,
+    "ewc_penalty": "per_task",
+    "ewc_decay": 1.0,
+    "fisher_examples": 200,
+    "fisher_labels": "sampled",
+}
 
 # Results that people have stored hang on these. If one changes, cells are lost: mark the field
 # that you have added as `later` instead, with the old behaviour as its default.
@@ -65,13 +73,43 @@ FROZEN = [
     ("multitask", MULTITASK_VALUES, "search", 0, "332c120404b59a04d75222658b82932c"),
     ("mcsgd", MCSGD_VALUES, "search", 0, "153fa9fa57e80b0128f268e53fda5edb"),
     ("mcsgd", MCSGD_VALUES, "confirm", 21, "a5196ca82a9587a82c4f626208fa6412"),
+    ("er", REPLAYING_VALUES, "search", 0, "c3f433ad1971aaa4b5d5505e02727ffa"),
+    (
+        "agem",
+        REPLAYING_VALUES | {"replay_memory": "ring"},
+        "search",
+        0,
+        "6945c40fc95820151ac4850276ead7cd",
+    ),
+    ("ewc", EWC_VALUES, "search", 0, "c670fe0bf10bd19ce8d6ac7fe7d55c78"),
+    (
+        "er-mcsgd",
+        MCSGD_VALUES | {"replay_batch_size": 10},
+        "search",
+        0,
+        "2753046fe665f1e091792dea4de20824",
+    ),
+    (
+        "weight-averaging",
+        {"average_position": 0.5},
+        "search",
+        0,
+        "431fafbbe399da7a99f92939d90a8e96",
+    ),
+    ("ema", {"ema_decay": 0.999}, "search", 0, "3e8df4950e82427524ae2d26ce6624cd"),
 ]
+LATER = {"initialisation": 0, "replay_batch_size": 0, "replay_batches": "mixed"}
+"""Options that were added when cells had been stored, and what those had done without them."""
 
 
 def cell(method: str = "mcsgd", **changes: Any) -> Cell:
     values = changes.pop("values", {})
     same = {"place": PLACE, "seed": 0, "purpose": "search"}
     return Cell(method=method, hyperparameters=hyperparameters(method, values), **(same | changes))
+
+
+def is_later(hyperparameter: Field[Any]) -> bool:
+    return bool(hyperparameter.metadata.get("later"))
 
 
 @pytest.mark.parametrize(("method", "values", "purpose", "points", "expected"), FROZEN)
@@ -104,11 +142,17 @@ def test_frozen_id_of_a_split_benchmark_in_double_precision() -> None:
 def test_the_frozen_specifications_are_whole() -> None:
     """An option that a frozen specification leaves out would not be guarded by it."""
     for method, values, *_ in FROZEN:
-        assert set(SGD_VALUES | values) == {
-            each.name
-            for each in fields(METHODS[method].hyperparameters)
-            if not each.metadata.get("later")
-        }
+        later = {each.name for each in fields(METHODS[method].hyperparameters) if is_later(each)}
+        known = set(METHODS[method].hyperparameters.__dataclass_fields__)
+        assert set(SGD_VALUES | values) - later == known - later
+    assert {method for method, *_ in FROZEN} == set(METHODS)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_option_left_out_of_an_id_is_what_cells_did_without_it(method: str) -> None:
+    kind = METHODS[method].hyperparameters
+    later = {each.name: each.default for each in fields(kind) if is_later(each)}
+    assert later == {name: value for name, value in LATER.items() if name in later}
 
 
 def test_id_is_the_hash_of_canonical_json() -> None:

@@ -106,8 +106,8 @@ def test_killed_while_it_measures(calm: tuple[Path, Ended], tmp_path: Path) -> N
             return workers or driver.process.poll() is not None
 
         wait_until(at_work, "nobody measures")
-        if workers:
-            os.kill(workers[0], signal.SIGKILL)
+        assert workers, "the sweep was at its end before a worker could be killed"
+        os.kill(workers[0], signal.SIGKILL)
         ended = driver.wait()
     assert ended.status == 0, ended.err
     assert measured() >= before

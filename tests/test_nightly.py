@@ -359,6 +359,15 @@ def test_a_drop_is_found_told_and_never_becomes_the_rule(laboratory: Laboratory)
     assert laboratory.night("2026-11-24").status == 0
 
 
+def test_the_first_night_of_an_accepted_change_counts(laboratory: Laboratory) -> None:
+    for night in ("2026-11-18", "2026-11-19"):
+        laboratory.night(night)
+    laboratory.night("2026-11-20", "--since", "2026-11-19")
+    for row in laboratory.rows("2026-11-20"):
+        assert row["earlier_seeds"] == 5, "those of the 19th, neither confirmed nor older ones"
+        assert row["anchor_difference"] == 0
+
+
 @pytest.mark.parametrize("hindered", [{"fails": ["stable-sgd"]}, {"blocks": 4}])
 def test_a_night_that_has_regressed_so_far_is_finished_first(
     laboratory: Laboratory, hindered: dict[str, Any]
@@ -412,6 +421,9 @@ def test_the_window(laboratory: Laboratory) -> None:
 def test_the_report_names_another_code(
     laboratory: Laboratory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    with monkeypatch.context() as older:
+        older.setattr("lmc_ray.sweep.night.version", lambda: "0.1.0+older")
+        laboratory.night("2026-11-18")
     laboratory.night("2026-11-19")
     monkeypatch.setattr("lmc_ray.sweep.night.version", lambda: "0.1.0+new")
     laboratory.accuracy = lambda cell: made_up(cell) + 0.001 * (cell.purpose == "nightly")

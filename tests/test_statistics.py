@@ -130,7 +130,12 @@ def test_welch_agrees_with_scipy():
     assert found
     assert found.p == pytest.approx(theirs.pvalue)
     assert found.difference == pytest.approx(np.mean(values) - 0.80)
-    assert found.low < found.difference < found.high
+    own, other = np.var(values, ddof=1) / 6, 0.01**2 / 5
+    freedom = (own + other) ** 2 / (own**2 / 5 + other**2 / 4)
+    half = stats.t.ppf(0.975, freedom) * math.sqrt(own + other)
+    assert (found.low, found.high) == pytest.approx(
+        (found.difference - half, found.difference + half)
+    )
     assert welch(summarise([0.5]), 0.4, 0.1, 5) is None
     assert welch(summarise([0.5, 0.5]), 0.4, 0.0, 5) is None
 

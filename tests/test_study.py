@@ -350,6 +350,17 @@ def test_pruning_ends_bad_trials() -> None:
     )
 
 
+def test_a_trial_as_good_as_the_median_is_not_pruned() -> None:
+    run = StudyRun(*CASES["search"], 2)
+    while len(run.proposals) < run.trials:
+        block = run.next()
+        assert block
+        alike = Outcome("finished", 0.5, (0.5,) * TASKS)
+        run.tell(block, {cell.id: alike for cell in block.cells})
+    assert any(0.5 in proposal.prune_below for proposal in run.proposals)
+    assert {proposal.trial.state for proposal in run.proposals if proposal.trial} == {"complete"}
+
+
 def test_pareto_confirms_the_front() -> None:
     found = quiet("pareto")
     trials = [trial for trial in found.trials if trial]

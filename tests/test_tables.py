@@ -132,6 +132,21 @@ def test_multitask_has_the_trio_of_its_own_seeds_only(store: Store):
     assert [row.rise for row in second] == [None]
 
 
+def test_the_rise_of_multitask_counts_a_seed_once_in_however_many_trios(store: Store):
+    rises = {101: 0.03, 102: 0.04, 103: 0.08}
+    runs = [run(f"n{seed}", seed, average_accuracy=0.9, memory_per_class=10) for seed in rises]
+    lines = [
+        barrier(f"n{seed}", ("sequential", 1), ("multitask", 2), loss_rise=rise)
+        for seed, rise in rises.items()
+    ]
+    store.commit("first", "more", {"runs": runs, "barriers": lines})
+    with store.database() as database:
+        ((*_, multitask),) = accuracy_rows(database)
+    assert multitask.rise
+    assert (multitask.rise.count, multitask.rise.mean) == (3, pytest.approx(0.04))
+    assert multitask.rise.std == pytest.approx(math.sqrt(0.0007))
+
+
 def test_text(store: Store):
     with store.database() as database:
         text = render(accuracy_sheets(database))
@@ -681,6 +696,34 @@ def test_a_large_loss_is_shown_however_much_is_asked(tmp_path: Path):
     assert [each.verdict for each in found] == [f"worse (interval below 0; {few})"] * 2 + [few]
     assert [each.worse for each in found] == [True, True, False]
     assert "widened for the number of comparisons" in text
+
+
+def test_enough_seeds_that_differ_either_way_show_no_difference(tmp_path: Path):
+    store = Store(str(tmp_path))
+    eight = [*SIX, 0.815, 0.822]
+    apart = (0.01, 0.02, 0.03, 0.01, 0.02, -0.02, 0.01, -0.02)
+    rotated_mnist(store, "mcsgd", [each + more for each, more in zip(eight, apart, strict=True)])
+    rotated_mnist(store, "er", eight)
+    with store.database() as database:
+        (found,) = compare(database, "mcsgd", ["er"]).comparisons
+    assert found.p
+    assert 0.1 < found.p < 0.5
+    assert (found.verdict, found.worse) == ("no difference shown", False)
+
+
+def test_the_interval_of_few_seeds_is_widened_for_what_is_asked(tmp_path: Path):
+    """t of 4 degrees is 2.78 for one comparison and 3.96 for three: 1.8 and 2.5 points of 2.1."""
+    store = Store(str(tmp_path))
+    losses = (-0.01, -0.03, -0.02, -0.005, -0.04)
+    five = SIX[:5]
+    rotated_mnist(store, "mcsgd", [each + loss for each, loss in zip(five, losses, strict=True)])
+    for method in ("er", "agem", "ewc"):
+        rotated_mnist(store, method, five)
+    with store.database() as database:
+        (alone,) = compare(database, "mcsgd", ["er"]).comparisons
+        three = compare(database, "mcsgd", ["er", "agem", "ewc"]).comparisons
+    assert alone.verdict == "worse (interval below 0; too few seeds for a test)"
+    assert [each.verdict for each in three] == ["too few seeds for a test"] * 3
 
 
 def test_equal_differences_of_few_seeds_show_nothing(tmp_path: Path):

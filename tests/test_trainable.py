@@ -3,18 +3,20 @@
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from socket import gethostname
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from lmc_ray.benchmarks import load
 from lmc_ray.errors import UnavailableError
 from lmc_ray.learners import METHODS, hyperparameters
+from lmc_ray.metrics import summarize
 from lmc_ray.store import Store
 from lmc_ray.store.presence import plant_flag
 from lmc_ray.sweep.cells import Block, Cell, Outcome, Pack, Place
@@ -25,8 +27,9 @@ from lmc_ray.sweep.trainable import (
     benchmark_at,
     setting_of,
     stored_outcomes,
+    training_of,
 )
-from lmc_ray.training import Training
+from lmc_ray.training import Measurement, Training
 
 TASKS = 3
 CHANCE = 0.1
@@ -407,6 +410,46 @@ def test_a_search_measures_its_own_minimum_on_validation_images(
     assert {row["examples"] for row in found["accuracies"]} == {180}
     assert {row["trial"] for row in found["runs"]} == {7}
     assert found["paths"] == found["barriers"] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "images"), [("stable-sgd search", 1257), ("stable-sgd confirm", 1437)]
+)
+def test_only_a_confirmation_learns_from_the_validation_images(
+    whole: Callable[[str], Whole], name: str, images: int
+) -> None:
+    assert {row["examples_seen"] for row in whole(name).rows["runs"]} == {TASKS * images}
+
+
+@pytest.mark.parametrize(
+    ("name", "minimum"), [("mcsgd confirm", "connected"), ("stable-sgd search", "sequential")]
+)
+def test_the_stored_summary_is_that_of_the_stored_accuracies(
+    whole: Callable[[str], Whole], name: str, minimum: str
+) -> None:
+    found = whole(name).rows
+    for run in found["runs"]:
+        matrix = np.full((TASKS, TASKS), np.nan)
+        for row in found["accuracies"]:
+            if (row["cell_id"], row["minimum"]) == (run["cell_id"], minimum):
+                matrix[row["after_task"] - 1, row["eval_task"] - 1] = row["accuracy"]
+        expected = asdict(summarize(matrix))
+        assert {column: run[column] for column in expected} == expected
+        assert run["own_minimum"] == minimum
+
+
+def test_a_stored_path_leads_from_its_cell_to_its_cell(whole: Callable[[str], Whole]) -> None:
+    found = whole("mcsgd confirm")
+    seeds = {cell.id: cell.seed for cell in found.block.cells}
+    for row in found.rows["paths"] + found.rows["barriers"]:
+        assert row["from_cell_id"] == row["to_cell_id"] == row["cell_id"]
+        assert row["from_seed"] == row["to_seed"] == seeds[row["cell_id"]]
+
+
+def test_a_cell_is_measured_in_groups_of_its_place(place: Place) -> None:
+    what = named("mcsgd confirm", replace(place, evaluation_group=7))
+    training = training_of(Pack((what,)), load("rotated-digits", tasks=TASKS))
+    assert training.measurement == Measurement("test", 7, path_points=5)
 
 
 def test_a_result_tells_the_accuracy_so_far(tmp_path: Path, place: Place) -> None:

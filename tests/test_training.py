@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
+from reference import Lone, growing_step
 from small import benchmark, setting, values
 
 from lmc_ray.connectivity.paths import Curve, barriers, trio_paths
@@ -26,11 +27,12 @@ def training(
     tasks: int = 3,
     family: str = "rotated",
     network: str = "mlp-16-8",
+    group: int = 20,
     **changes: Any,
 ) -> Training:
     """A stack of replicas that differ in their seeds only."""
     each = [values(method, **changes)] * len(seeds)
-    measurement = Measurement(split, 20, points)
+    measurement = Measurement(split, group, points)
     place = setting(family, network, tasks=tasks)
     return Training(place, method, each, seeds, measurement)
 
@@ -111,9 +113,17 @@ def test_a_search_measures_the_own_minimum_on_validation_data_alone() -> None:
         assert {row["examples"] for row in record.accuracies} == {16}
 
 
-@pytest.mark.parametrize("split", ["validation", "test"])
-def test_rows_are_what_the_minima_are_evaluated_to(split: Split) -> None:
-    run = training("mcsgd", split=split)
+@pytest.mark.parametrize(
+    ("split", "family", "network"),
+    [
+        ("validation", "rotated", "mlp-16-8"),
+        ("test", "rotated", "mlp-16-8"),
+        ("test", "split", "resnet18-2"),
+    ],
+)
+def test_rows_are_what_the_minima_are_evaluated_to(split: Split, family: str, network: str) -> None:
+    """Also under batch normalisation, where the group decides: 12 splits the images."""
+    run = training("mcsgd", split=split, family=family, network=network, group=12)
     place = run.setting
     for after in (1, 2, 3):
         run.step()
@@ -123,7 +133,8 @@ def test_rows_are_what_the_minima_are_evaluated_to(split: Split) -> None:
                     continue
                 theta = run.learner.minima(after)[row["minimum"]][replica : replica + 1]
                 examples = place.benchmark.examples(row["eval_task"], split)
-                accuracy, loss = evaluate(place.network, theta, examples, None, 20)
+                allowed = place.allowed(row["eval_task"])
+                accuracy, loss = evaluate(place.network, theta, examples, allowed, 12)
                 assert row["accuracy"] == pytest.approx(float(accuracy), abs=1e-12)
                 assert row["loss"] == pytest.approx(float(loss), abs=1e-11)
 
@@ -261,6 +272,19 @@ def test_a_trio_shares_its_first_minimum(continue_from: str) -> None:
             assert torch.equal(minima[a], minima[b]) == (a == b)
 
 
+def test_the_multitask_companion_of_a_trio_follows_the_growing_schedule() -> None:
+    h: Any = {"epochs": 2, "examples_per_task": 30}
+    trio = training("mcsgd", points=3, seeds=(3,), **h)
+    lone = Lone(trio.setting, values("mcsgd", **h), 3)
+    trio.step()
+    minimum = lone.sgd(lone.w0, 1)
+    for task in (2, 3):
+        trio.step()
+        minimum = growing_step(lone, minimum, task)
+        found = trio.learner.tensors["multitask"][0]
+        torch.testing.assert_close(found, minimum, rtol=0, atol=1e-10)
+
+
 @pytest.mark.parametrize("start", ["connected", "sequential"])
 def test_the_companion_of_a_trio_with_replay_is_plain_sgd(start: str) -> None:
     """ŵ of the paths is never what SGD with a memory came to."""
@@ -299,9 +323,16 @@ def path_rows(record: Record, like: Row) -> list[Row]:
     return [row for row in record.paths if all(row[key] == like[key] for key in wanted)]
 
 
-@pytest.mark.parametrize(("method", "family"), [("mcsgd", "split"), ("stable-sgd", "rotated")])
-def test_paths_end_in_the_measured_minima(method: str, family: str) -> None:
-    run = trained(method, points=5, family=family)
+@pytest.mark.parametrize(
+    ("method", "family", "network"),
+    [
+        ("mcsgd", "split", "mlp-16-8"),
+        ("stable-sgd", "rotated", "mlp-16-8"),
+        ("stable-sgd", "split", "resnet18-2"),  # in groups of 12, as the minima
+    ],
+)
+def test_paths_end_in_the_measured_minima(method: str, family: str, network: str) -> None:
+    run = trained(method, points=5, family=family, network=network, group=12)
     for record in run.records:
         table = {(r["minimum"], r["after_task"], r["eval_task"]): r for r in record.accuracies}
         assert record.barriers

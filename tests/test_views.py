@@ -13,6 +13,8 @@ from lmc_ray.statistics import holm, paired, summarise
 from lmc_ray.store import Store
 from lmc_ray.store.views import VIEWS, columns
 from lmc_ray.tables import contrast_sheets
+from lmc_ray.tables.contrasts import contrasts
+from lmc_ray.tables.groups import confirmed
 
 RISES = (0.5, 0.75, 1.0, 0.25, 0.625, 0.875)
 """Of the loss on the way to the sequential minimum, by seed; to the multitask one a fifth of it."""
@@ -137,6 +139,62 @@ def test_of_two_measurements_in_other_ways_the_newest_shows_in_every_seed(tmp_pa
     assert ask(store, "SELECT DISTINCT loss_rise FROM measured_paths") == [(0.25,)]
 
 
+def test_paths_of_cells_that_another_sweep_took_over_are_in_both(store: Store) -> None:
+    store.reuse("t", "x", {f"c{seed}": {} for seed in range(len(RISES))})
+    found = ask(
+        store,
+        """SELECT m.sweep, count(*), count(DISTINCT from_cell_id), sum(loss_rise)
+        FROM measured_paths m WHERE to_minimum = 'sequential' GROUP BY ALL ORDER BY ALL""",
+    )
+    assert found == [("s", 6, 6, pytest.approx(sum(RISES))), ("t", 6, 6, pytest.approx(sum(RISES)))]
+
+
+def test_the_points_of_a_line_are_not_those_of_its_curve(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    rows: dict[str, list[dict[str, Any]]] = {"runs": [run("c")], "barriers": [], "paths": []}
+    for curve, loss in (("bezier", 0.25), ("linear", 2.0)):
+        line = barrier("c", ("sequential", 1), ("multitask", 2)) | {"curve": curve}
+        rows["barriers"].append(line)
+        rows["paths"] += [point | {"curve": curve, "loss": loss} for point in path(line, 3)]
+    store.commit("s", "a", rows)
+    sql = "SELECT curve, alpha, seeds, loss FROM path_curves ORDER BY ALL"
+    assert ask(store, sql) == [
+        (curve, alpha, 1, loss)
+        for curve, loss in (("bezier", 0.25), ("linear", 2.0))
+        for alpha in (0, 0.5, 1)
+    ]
+
+
+def test_seeds_with_and_without_kept_minima_are_one_configuration(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    kept = ("", '"keep_minima":[1],', '"keep_minima":[1,2],')
+    runs = [
+        run(
+            f"c{seed}", seed, config=f'{{"epochs":1,{each}"path_points":5,"seed":{seed},"tasks":2}}'
+        )
+        for seed, each in enumerate(kept)
+    ]
+    other = run("d", 3, config='{"epochs":2,"path_points":5,"seed":3,"tasks":2}')
+    store.commit("s", "a", {"runs": [*runs, other]})
+    sql = "SELECT count(*) FROM confirmed GROUP BY configuration ORDER BY 1"
+    assert ask(store, sql) == [(1,), (3,)]
+
+
+def test_what_a_method_costs_is_that_of_seeds_that_have_finished(tmp_path: Path) -> None:
+    """One that has diverged stopped early."""
+    store = Store(str(tmp_path))
+    runs = [
+        run(f"c{seed}", seed, status=status, gradient_evaluations=cost, examples_seen=10 * cost)
+        for seed, (status, cost) in enumerate(
+            (("finished", 100), ("finished", 300), ("diverged", 1))
+        )
+    ]
+    store.commit("s", "a", {"runs": runs})
+    assert ask(store, "SELECT gradient_evaluations, examples_seen FROM method_summary") == [
+        (200, 2_000)
+    ]
+
+
 def test_shares_belong_to_the_cell_they_start_from(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     rows = cells("x")
@@ -205,6 +263,7 @@ def test_the_best_trials_of_each_benchmark(tmp_path: Path) -> None:
         for benchmark, values in (("rotated", (0.5, 0.7, 0.6)), ("permuted", (0.9, 0.2)))
         for number, value in enumerate(values)
     ]
+    found.append(trial(2, benchmark="permuted", values=[0.95], state="pruned"))
     store.commit("s", "a", {"trials": found})
     assert ask(store, "SELECT benchmark, study, place, number, accuracy FROM best_trials") == [
         ("permuted", "mcsgd", 1, 0, 0.9),
@@ -245,6 +304,46 @@ def test_contrasts_within_seeds(store: Store) -> None:
     exact = paired(differences).p
     assert exact is not None
     assert float(p) == pytest.approx(holm([exact])[0], abs=1e-3)
+
+
+def test_every_contrast_has_its_direction_and_is_corrected_for_all(store: Store) -> None:
+    """Beside the trio's own: another initialisation, bent too, and the sharpest directions."""
+    rows: dict[str, list[dict[str, Any]]] = {"runs": [], "barriers": [], "spectra": []}
+    along = (0.6, 0.7, 0.8, 0.5, 0.9, 0.1)
+    for seed, overlap in enumerate(along):
+        told = {"purpose": "analysis", "analysis": "path", "config": "{}"}
+        rows["runs"].append(run(f"o{seed}", seed, **told))
+        line = barrier(f"c{seed}", ("sequential", 1), ("multitask", 2), loss_rise=2.0 + seed)
+        line |= {"cell_id": f"o{seed}", "to_cell_id": f"w{seed}", "control": "other-init"}
+        line |= {"from_seed": seed, "to_seed": seed}
+        rows["barriers"] += [line, line | {"curve": "bezier", "loss_rise": 100.0}]
+        told = {"analysis": "spectrum", "config": f'{{"ends":[["c{seed}","sequential",1]]}}'}
+        rows["runs"].append(run(f"h{seed}", seed, purpose="analysis", **told))
+        spectrum = measured(f"h{seed}")["spectra"][0]
+        rows["spectra"].append(spectrum | {"overlap_sequential": overlap, "overlap_multitask": 0.2})
+    store.commit("s", "more", rows)
+    same = [0.125, *(0.2 * rise for rise in RISES[1:])]
+    wanted = {
+        "rise of the loss on task 1: to sequential 2 - to multitask 2": (RISES, same),
+        "rise of the loss on task 1: to multitask 2 of another initialisation - of the same": (
+            [2.0 + seed for seed in range(6)],
+            same,
+        ),
+        "% of the squared way in the 1 sharpest directions: to sequential 2 - to multitask 2": (
+            [100 * each**2 for each in along],
+            [100 * 0.2**2] * 6,
+        ),
+    }
+    with store.database() as database:
+        (group,) = confirmed(database)
+        found = contrasts(database, group)
+    assert [each.what for each in found] == list(wanted)
+    pairs = [[a - b for a, b in zip(one, other, strict=True)] for one, other in wanted.values()]
+    tested = [paired(each).p or 0.0 for each in pairs]
+    assert [each.p for each in found] == holm(tested) != tested
+    for each, differences in zip(found, pairs, strict=True):
+        assert each.paired.difference.mean == pytest.approx(fmean(differences))
+        assert each.one - each.other == pytest.approx(fmean(differences))
 
 
 def between_seeds(store: Store, seeds: int, *minima: str) -> None:
