@@ -171,7 +171,7 @@ def _run(
         conductor.start()
         callbacks: list[Callback] = [_Log(conductor), _Forget()]
         if resources.joined:
-            callbacks.append(_Idle(progress.hindered))
+            callbacks.append(_Idle(conductor))
         problem = None if INTERRUPT.seen else _tune(conductor, workplace, machines, callbacks)
     if conductor.problem:
         raise conductor.problem
@@ -277,8 +277,9 @@ class _Log(Callback):
 class _Idle(Callback):
     """Says so when nothing is at work: a cluster may never get the machines that it waits for."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say, self._at_work, self._since = say, set[str](), time.monotonic()
+    def __init__(self, conductor: Conductor) -> None:
+        self._conductor = conductor
+        self._at_work, self._since = set[str](), time.monotonic()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A worker has taken the pack up."""
@@ -296,7 +297,7 @@ class _Idle(Callback):
             self._since = time.monotonic()
         elif time.monotonic() - self._since > IDLE:
             now = ray.cluster_resources()
-            self._say(
+            self._conductor.hindered(
                 f"waiting for machines: no trial is at work, and the cluster has"
                 f" {now.get('CPU', 0):g} CPUs and {now.get('GPU', 0):g} GPUs now (`ray status`"
                 " on its head says what is asked for, and why it does not come)"
