@@ -274,6 +274,21 @@ def test_the_best_trials_of_each_benchmark(tmp_path: Path) -> None:
     ]
 
 
+def test_a_trial_forgets_as_its_seeds_do_on_average(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    runs = [
+        run(cell, seed, purpose="search", forgetting=forgotten)
+        for cell, seed, forgotten in (("a", 0, 0.1), ("b", 1, 0.3), ("c", 2, 0.9))
+    ]
+    tried = [
+        trial(0, values=[0.5], cells=["a", "b"]),
+        trial(1, values=[0.4], cells=["lost"]),
+    ]
+    store.commit("s", "a", {"runs": runs, "trials": tried})
+    found = ask(store, "SELECT number, forgetting FROM best_trials")
+    assert found == [(0, pytest.approx(0.2)), (1, None)]
+
+
 def test_the_best_so_far_and_the_front(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     tried = [(0.5, 4), (0.7, 4), (0.6, 2), (0.6, 3), (0.9, 9), (0.7, 1)]

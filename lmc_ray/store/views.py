@@ -184,10 +184,17 @@ VIEWS: Mapping[str, View] = {
     "best_trials": View(
         "the trials of a search that came to their end, the best of each study first",
         """
+        WITH done AS (FROM tried WHERE state = 'complete'),
+        told AS (
+            SELECT d.sweep, d.benchmark, d.study, number, avg(r.forgetting) AS forgetting
+            FROM (SELECT sweep, benchmark, study, number, unnest(cells) AS cell_id FROM done) d
+            JOIN runs r USING (sweep, cell_id) GROUP BY ALL
+        )
         SELECT sweep, benchmark, study, row_number() OVER (
                 PARTITION BY sweep, benchmark, study ORDER BY values[1] DESC, number) AS place,
-            number, values[1] AS accuracy, values[2] AS memory, params
-        FROM tried WHERE state = 'complete' ORDER BY sweep, benchmark, study, place
+            number, values[1] AS accuracy, forgetting, values[2] AS memory, params
+        FROM done LEFT JOIN told USING (sweep, benchmark, study, number)
+        ORDER BY sweep, benchmark, study, place
         """,
     ),
     "best_so_far": View(
