@@ -202,9 +202,10 @@ def _finish(ended: Any, analysis: Analysis) -> None:
 
 def _failed(analysis: Analysis, problem: Exception) -> FailedError:
     of = " and ".join(map(str, analysis.ends))
+    seeds = " and ".join(map(str, dict.fromkeys(end.seed for end in analysis.ends)))
     return FailedError(
-        f"the {analysis.kind} of {of} could not be measured ({one_line(problem)}): the same command"
-        " tries it again"
+        f"the {analysis.kind} of {of} (seed {seeds}) could not be measured ({one_line(problem)}):"
+        " the same command tries it again"
     )
 
 
