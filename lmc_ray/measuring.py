@@ -76,9 +76,9 @@ def path_rows(
     """The line between two minima on each task, and a curve where the line is worse than both ends.
 
     That is where the error in between is two points or more above both ends'. The curve (quadratic
-    Bézier) is trained on the task's training examples. A line that climbs to a
-    bad end is not bent: no curve makes an end better. On a task that the start was not trained on
-    there is no rise: that accuracy is kept would say nothing.
+    Bézier) is trained on the task's training examples. A line that climbs to a bad end is not bent:
+    no curve makes an end better. On a task that the start was not trained on there is no rise: that
+    accuracy is kept would say nothing.
     """
     rows: dict[str, list[Row]] = {"paths": [], "barriers": []}
     pair = _pair(ends, control)

@@ -104,6 +104,11 @@ _TIE = 1e-12
 """A smaller difference of accuracies or losses is the rounding of two means that are equal."""
 
 
+def lowest_p(pairs: int, tests: int) -> float:
+    """What no sign-flip test of so many pairs comes below, as one of so many tests (Holm)."""
+    return tests * 2 / 2**pairs
+
+
 def paired(differences: Iterable[float]) -> Paired:
     """What paired differences say: their mean, an interval, and the sign-flip test.
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lmc_ray.errors import UserError, unknown
-from lmc_ray.statistics import FEWEST_PAIRS, Paired, Summary, half_width, holm, paired
+from lmc_ray.statistics import FEWEST_PAIRS, Paired, Summary, half_width, holm, lowest_p, paired
 from lmc_ray.tables.groups import Group, by_setting, called, confirmed, title
 from lmc_ray.tables.sheet import NOT_AVAILABLE, Sheet
 
@@ -57,7 +57,7 @@ class Comparison:
         difference = self.paired.difference
         if self.p is not None and self.p < SIGNIFICANT:
             return "better" if difference.mean > 0 else "worse"
-        if self.p is not None and self.tests * 2 / 2**difference.count < SIGNIFICANT:
+        if self.p is not None and lowest_p(difference.count, self.tests) < SIGNIFICANT:
             return "no difference shown"
         few = "too few seeds for a test" if self.p is None else "too few seeds for so many tests"
         if difference.high is not None and difference.std is not None:

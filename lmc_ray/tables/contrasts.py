@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lmc_ray.statistics import FEWEST_PAIRS, Paired, holm, paired
+from lmc_ray.statistics import FEWEST_PAIRS, Paired, holm, lowest_p, paired
 from lmc_ray.tables.compare import SIGNIFICANT, interval_of, probability
 from lmc_ray.tables.groups import Group, confirmed, title
 from lmc_ray.tables.sheet import NOT_AVAILABLE, Sheet
@@ -97,7 +97,7 @@ def contrast_sheet(group: Group, rows: Sequence[Contrast]) -> Sheet:
     if any(each.paired.difference.count < FEWEST_PAIRS for each in rows):
         notes.append(f"a sign-flip test needs at least {FEWEST_PAIRS} pairs")
     pairs = [each.paired.difference.count for each in rows if each.p is not None]
-    if pairs and (lowest := len(pairs) * 2 / 2 ** max(pairs)) >= SIGNIFICANT:
+    if pairs and (lowest := lowest_p(max(pairs), len(pairs))) >= SIGNIFICANT:
         notes.append(
             f"too few seeds for so many tests: none of {len(pairs)} can come below p = "
             f"{lowest:.2f} with {max(pairs)} pairs; measure fewer paths, or train more seeds"
